@@ -118,3 +118,14 @@ def test_a_jump_long_after_a_long_warm_up_is_no_part_of_it(warmup: int, onset: i
     finding = found(case_of(loss, rates=1e-3 * np.minimum(1.0, (steps + 1) / warmup)), "loss-spike")
     assert finding is not None
     assert finding.severity == "warning"
+
+
+@pytest.mark.parametrize(("dropout", "expected"), [(0.35, False), (0.75, True)])
+def test_a_loss_that_has_come_to_what_its_data_let_it(dropout: float, expected: bool) -> None:
+    """Ten classes that overlap by nature, under a dropout that is strong and no more."""
+    facts = {"task": "classification", "targets": {"classes": [f"d{number}" for number in range(10)]}, "epochs": 12.0}
+    loss = 1.0 + 1.3 * np.exp(-STEP / 15) + 0.03 * noise_of(STEPS)
+    judged = {int(step): float(0.9 + 0.01 * np.exp(-step / 40)) for step in EVALUATED}
+    case = case_of(loss, validation=judged, facts=facts, config={"model.dropout.residual": dropout})
+    case.history.add("generalization_gap", EVALUATED, np.full(len(EVALUATED), 0.01))
+    assert (found(case, "over-regularised") is not None) == expected

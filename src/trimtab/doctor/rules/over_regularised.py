@@ -110,7 +110,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay), *_forgets(taken)]
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
-    high = below or list(_high(case, loss, validation))
+    high = below or list(_high(case, loss, validation)) or (list(_stands(case, validation)) if far else [])
     if not high and case.epochs() > SEEN[1] and taken < FORGETS:  # there regularization does its work
         return
     signs += [*high, *(_needless(case) if far else ())]
@@ -190,12 +190,10 @@ def _needless(case: Case) -> Iterator[Sign]:
 
 
 def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
-    """A level that is known to be high, or a loss that stands."""
+    """A level that is known to be high."""
     judged = validation if validation is not None and len(validation) >= 2 else loss
     lowest = float(judged.values.min()) if validation is not None else loss.floor
-    bigram, uniform = counted_loss(case, "bigram"), uniform_loss(case)
-    if uniform is None and (number := case.number("num_classes")) is not None:  # as a callback saw, or a file says
-        uniform = math.log(number)
+    bigram, uniform = counted_loss(case, "bigram"), _uniform(case)
     steps = judged.first_step, judged.last_step
     if bigram is not None and lowest > 0.97 * bigram:
         text = f"the loss comes to {format.decimal(lowest)}, where counting pairs reaches {format.decimal(bigram)}"
@@ -203,14 +201,28 @@ def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
     elif uniform is not None and lowest > 0.75 * uniform:
         text = f"the loss comes to {format.decimal(lowest)}, where guessing costs {format.decimal(uniform)}"
         yield 1.0, Evidence("validation/loss" if validation is not None else "train/loss", steps, lowest, uniform, text)
-    elif uniform is not None and validation is not None and len(validation) >= FEWEST_STANDING:
-        quarter, rest = float(validation.values[len(validation) // 4]), validation.values[len(validation) // 4 :]
-        if quarter > HIGH * uniform and float(rest.min()) > STANDS * quarter:
-            text = (
-                f"the validation loss stands at {format.decimal(quarter)} from a quarter of the run on, where guessing "
-                f"costs {format.decimal(uniform)}"
-            )
-            yield 1.0, Evidence("validation/loss", steps, float(rest.min()), quarter, text)
+
+
+def _stands(case: Case, validation: Curve | None) -> Iterator[Sign]:
+    """A validation loss that does not come below what it was at a quarter of the run, far from nothing. So does one
+    that has come to what its data let it, so that the setting must be far off."""
+    uniform = _uniform(case)
+    if uniform is None or validation is None or len(validation) < FEWEST_STANDING:
+        return
+    quarter, rest = float(validation.values[len(validation) // 4]), validation.values[len(validation) // 4 :]
+    if quarter > HIGH * uniform and float(rest.min()) > STANDS * quarter:
+        text = (
+            f"the validation loss stands at {format.decimal(quarter)} from a quarter of the run on, where guessing "
+            f"costs {format.decimal(uniform)}"
+        )
+        steps = validation.first_step, validation.last_step
+        yield 1.0, Evidence("validation/loss", steps, float(rest.min()), quarter, text)
+
+
+def _uniform(case: Case) -> float | None:
+    """What guessing costs, of classes that a callback saw, or a file says, too."""
+    number = case.number("num_classes")
+    return uniform_loss(case) or (None if number is None else math.log(number))
 
 
 def _below_counting(case: Case) -> Iterator[Sign]:
