@@ -129,3 +129,31 @@ def test_a_loss_that_has_come_to_what_its_data_let_it(dropout: float, expected: 
     case = case_of(loss, validation=judged, facts=facts, config={"model.dropout.residual": dropout})
     case.history.add("generalization_gap", EVALUATED, np.full(len(EVALUATED), 0.01))
     assert (found(case, "over-regularised") is not None) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "counted", "errors", "elsewhere", "right", "expected"),
+    [
+        (4, 0.5, [0.5, 0.5], 0.5, 0.96, False),
+        (6, 0.333, [0.667, 0.667], 0.333, 0.96, False),
+        (3, 0.53, [0.419, 0.433], 0.55, 0.58, True),
+        (3, 0.53, [0.419, 0.433], 0.85, 0.9, True),
+    ],
+    ids=["two kinds of two classes", "two of three", "wrong labels", "wrong labels in training alone"],
+)
+def test_errors_of_counting_are_none_of_labels_that_the_model_gets_right(
+    classes: int, counted: float, errors: list[float], elsewhere: float, right: float, expected: bool
+) -> None:
+    """Counting tells the kind of a class, and not which of its classes it is, as where their order decides."""
+    labels = {"texts": 6000, "accuracy": counted, "majority": 1 / classes, "sure_errors": errors, "telling": 0.1}
+    labels |= {"validation_texts": 400, "validation_accuracy": elsewhere}
+    names = [f"d{number}" for number in range(classes)]
+    facts = {
+        "task": "classification",
+        "targets": {"classes": names, "counts": [6000 // classes] * classes, "total": 6000},
+        "validation": {"documents": 400},
+        "counting": {"labels": labels},
+    }
+    case = case_of(0.1 + np.exp(-STEP / 100), facts=facts)
+    case.history.add("validation/accuracy", EVALUATED, np.linspace(0.5, right, len(EVALUATED)))
+    assert (found(case, "label-noise") is not None) == expected
