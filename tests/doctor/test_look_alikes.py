@@ -13,6 +13,7 @@ from test_other_code import EVALUATED, NUMBERS, STEPS, found, regression
 from trimtab.doctor import Finding
 from trimtab.doctor.diagnose import in_causal_order
 from trimtab.doctor.finding import Evidence
+from trimtab.doctor.remedies import lower_rate
 
 STEP = np.arange(STEPS)
 MANY = {"targets": {"classes": [], "mean": 0.0, "deviation": 1.0, "total": 2_000_000}}
@@ -157,3 +158,13 @@ def test_errors_of_counting_are_none_of_labels_that_the_model_gets_right(
     case = case_of(0.1 + np.exp(-STEP / 100), facts=facts)
     case.history.add("validation/accuracy", EVALUATED, np.linspace(0.5, right, len(EVALUATED)))
     assert (found(case, "label-noise") is not None) == expected
+
+
+def test_a_loss_that_leaves_in_the_first_steps_asks_for_no_rate_of_nothing() -> None:
+    """At the second of 200 steps of a warm-up AdamW's rate is a hundredth of what is to blame for nothing."""
+    facts = {"optimizer": "adamw", "parameters": {"total": 1e6, "non_embedding": 1e6}}
+    rates = 1e-3 * np.minimum(1.0, (STEP + 1) / 200)
+    case = case_of(1.0 + noise_of(STEPS), rates=rates, facts=facts, config={"optimizer.learning_rate": 1e-3})
+    asked = [lower_rate(case, onset=onset).config["optimizer.learning_rate"] for onset in (2, 150, 400)]
+    assert asked[0] > 1e-4
+    assert asked[0] < asked[1] < asked[2] == 3e-4
