@@ -168,3 +168,18 @@ def test_a_loss_that_leaves_in_the_first_steps_asks_for_no_rate_of_nothing() -> 
     asked = [lower_rate(case, onset=onset).config["optimizer.learning_rate"] for onset in (2, 150, 400)]
     assert asked[0] > 1e-4
     assert asked[0] < asked[1] < asked[2] == 3e-4
+
+
+def test_a_usual_decay_takes_nothing_of_an_optimizer_that_finds_its_own_step() -> None:
+    """Prodigy's rate is 1 and multiplies a step that it estimates."""
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b", "c"]},
+        "epochs": 2.0,
+        "optimizer": "prodigy",
+        "settings": {"weight_decay": 0.1},
+    }
+    course = 0.4 + 0.7 * np.exp(-STEP / 80)
+    judged = {int(step): float(course[step - 1]) + 0.05 for step in EVALUATED}
+    case = case_of(course + 0.02 * noise_of(STEPS), rates=np.full(STEPS, 1.0), validation=judged, facts=facts)
+    assert found(case, "over-regularised") is None

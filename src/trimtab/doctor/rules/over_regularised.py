@@ -56,7 +56,8 @@ SEEN: Final = (1.5, 3.0)
 FEWEST_STANDING, HIGH, STANDS = 8, 0.3, 0.98
 """Evaluations; of a guess; and of the loss at a quarter of the run: one that does not come below stands."""
 FORGETS: Final = 0.05
-"""Rate times decay: so much of each weight is gone in a step that none holds what twenty steps before taught."""
+"""Rate times decay: so much of each weight is gone in a step that none holds what twenty steps before taught.
+A decay that is usual takes as much only of optimizers that find their own step, whose rate is 1."""
 ENOUGH: Final = 2.0
 Sign = tuple[float, Evidence]
 
@@ -74,6 +75,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     taken = (decay or 0.0) * (learning_rate_in_use(case) or 0.0)
     fast = taken > FAST
+    forgets = taken >= FORGETS and (decay or 0.0) > DECAY
     if decay is not None and case.fact("optimizer") == "lion":
         decay *= OF_LION  # as its rate is that much lower than AdamW's, which the usual decay is of
     strong = [
@@ -107,11 +109,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         signs += [_far("model.dropout", dropout, 0.1, FAR[0]), *_dropped(case, loss)]
     if too_much["decay"] and decay is not None:
         key = "penalties.l2.strength" if penalty else DECAY_KEY
-        signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay), *_forgets(taken)]
+        signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay)]
+        signs += [_forgotten(taken)] if forgets else []
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
     high = below or list(_high(case, loss, validation)) or (list(_stands(case, validation)) if far else [])
-    if not high and case.epochs() > SEEN[1] and taken < FORGETS:  # there regularization does its work
+    if not high and case.epochs() > SEEN[1] and not forgets:  # there regularization does its work
         return
     signs += [*high, *(_needless(case) if far else ())]
     if sum(weight for weight, _ in signs) < ENOUGH:
@@ -147,11 +150,11 @@ def _far(name: str, value: float, usual: float, far: float) -> Sign:
     return 1.0 if value >= far else 0.75, Evidence(name, (0, 0), value, usual, text)
 
 
-def _forgets(taken: float) -> Iterator[Sign]:
+def _forgotten(taken: float) -> Sign:
     """A decay that takes so much of each weight in a step that no curve need show it."""
-    if taken >= FORGETS:
-        text = f"at this rate each step takes {taken:.0%} of every weight"
-        yield 1.0, Evidence("learning_rate", (0, 0), taken, FAST, text)
+    return 1.0, Evidence(
+        "learning_rate", (0, 0), taken, FAST, f"at this rate each step takes {taken:.0%} of every weight"
+    )
 
 
 def _dropped(case: Case, loss: Curve) -> Iterator[Sign]:
