@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import case_of, noise_of
-from test_other_code import EVALUATED, NUMBERS, STEPS, found, regression
+from test_other_code import EVALUATED, NUMBERS, STEPS, classes, found, regression
 
-from trimtab.doctor import Finding
-from trimtab.doctor.diagnose import in_causal_order
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.diagnose import diagnose, in_causal_order
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.remedies import lower_rate
 
@@ -183,3 +183,34 @@ def test_a_usual_decay_takes_nothing_of_an_optimizer_that_finds_its_own_step() -
     judged = {int(step): float(course[step - 1]) + 0.05 for step in EVALUATED}
     case = case_of(course + 0.02 * noise_of(STEPS), rates=np.full(STEPS, 1.0), validation=judged, facts=facts)
     assert found(case, "over-regularised") is None
+
+
+def standing(rates: Any = 3e-3) -> Case:
+    """A regression that explains nothing, and whose loss stands at what the mean costs."""
+    judged = dict.fromkeys(EVALUATED.tolist(), 1.0)
+    case = case_of(1.0 + 0.1 * noise_of(STEPS), rates=rates * np.ones(STEPS), validation=judged, facts=NUMBERS)
+    case.history.add("validation/r2", EVALUATED, np.r_[-0.001, np.full(len(EVALUATED) - 1, -0.002)])
+    return case
+
+
+def test_a_regression_whose_layers_are_cut_off_tells_nothing_of_its_labels() -> None:
+    names = tuple(f"layer/blocks.{number}.up.weight/grad_norm" for number in range(8))
+    for still, expected in ((0, True), (4, False)):
+        case = standing()
+        for step in range(25, STEPS + 1, 25):
+            case.history.layers.append(step, names, np.r_[np.zeros(still), np.full(8 - still, 0.1)])
+        assert (found(case, "random-labels") is not None) == expected
+
+
+def test_a_regression_whose_rate_is_soon_nothing_tells_nothing_of_its_labels() -> None:
+    assert found(standing(np.where(STEP < 10, 3e-3, 1e-8)), "random-labels") is None
+
+
+def test_what_is_frozen_explains_no_random_labels_that_are_learned_by_heart() -> None:
+    labels = {"texts": 2800, "accuracy": 0.1, "majority": 0.1, "sure_errors": [0.9, 0.9], "telling": 0.1}
+    labels |= {"validation_texts": 360, "validation_accuracy": 0.1}
+    case = classes({"sets": {"separability": 0.5, "documents": 360}, "labels": labels})
+    names = tuple(f"layer/blocks.{number}.up.weight/grad_norm" for number in range(20))
+    for step in range(25, STEPS + 1, 25):
+        case.history.layers.append(step, names, np.r_[np.zeros(3), np.full(17, 0.1)])
+    assert diagnose(case).findings[0].code == "random-labels"

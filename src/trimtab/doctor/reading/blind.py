@@ -132,9 +132,9 @@ def of_two_kinds(case: Case) -> bool:
     return (case.number("counting", "sets", "separability") or 0.0) > OF_TWO_KINDS
 
 
-def hardly_moves(case: Case, slow: float = 1e-5) -> bool:
-    """Whether hardly anything was changed: rates are `slow`, or gradients are 0, or parameters frozen."""
+def hardly_moves(case: Case) -> bool:
+    """Whether hardly anything was changed: rates are low, or gradients are 0, or parameters frozen."""
     norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
     still = norms is not None and median(norms.values) < 1e-6
-    slowly = rates is not None and float(rates.values.max()) < slow
+    slowly = rates is not None and float(rates.values.max()) < 1e-5
     return still or slowly or (case.number("parameters", "frozen") or 0) > 0

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
+import numpy as np
+
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.blind import hardly_moves, is_learned_by_heart, of_two_kinds
 from trimtab.doctor.reading.curves import Curve
@@ -25,7 +27,9 @@ MOST, PASSES = 1.05, 3.0
 """A regression that costs no more than so many times what always saying the mean does has learned nothing in so many
 passes over the data."""
 SLOW, PULLED, DROPPED = 1e-4, 1.0, 0.5
-"""Rates below, and weight decay and dropout above that, may be why a regression has not learned."""
+"""Usual rates below, and weight decay and dropout above that, may be why a regression has not learned."""
+FEWEST_STILL, DEAD = 2, 0.5
+"""So may parameters without a gradient, and units that give nothing, of all."""
 
 
 @final
@@ -47,9 +51,23 @@ def unexplained(case: Case, validation: Curve, training: Curve) -> Unexplained |
     if is_learned_by_heart(training, blind):
         return Unexplained(blind, True)
     stands = training.end < MOST * blind and case.epochs() >= PASSES
+    return Unexplained(blind, False) if stands and not _could_not_learn(case, training) else None
+
+
+def _could_not_learn(case: Case, training: Curve) -> bool:
+    """Whether it is known why a loss stands."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    slow = rates is not None and median(rates.values) < SLOW
     held = (largest_decay(case) or 0.0) >= PULLED or (largest_dropout(case) or 0.0) > DROPPED
-    known = held or hardly_moves(case, SLOW) or was_thrown(case, training.last_step)
-    return Unexplained(blind, False) if stands and not known else None
+    return slow or held or hardly_moves(case) or _is_cut_off(case) or was_thrown(case, training.last_step)
+
+
+def _is_cut_off(case: Case) -> bool:
+    """Whether layers get no gradient at all, or half of all units give nothing."""
+    _, _, norms_WL = case.history.layers.values("grad_norm")
+    _, _, dead_EL = case.history.examined.values("dead_fraction")
+    still = norms_WL.size > 0 and int((norms_WL == 0).all(axis=0).sum()) >= FEWEST_STILL
+    return still or (dead_EL.size > 0 and float(np.nan_to_num(dead_EL[-1]).mean()) >= DEAD)
 
 
 def _blind(case: Case, validation: Curve) -> float | None:
