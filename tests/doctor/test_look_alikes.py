@@ -214,3 +214,21 @@ def test_what_is_frozen_explains_no_random_labels_that_are_learned_by_heart() ->
     for step in range(25, STEPS + 1, 25):
         case.history.layers.append(step, names, np.r_[np.zeros(3), np.full(17, 0.1)])
     assert diagnose(case).findings[0].code == "random-labels"
+
+
+def test_one_class_from_a_step_on_beside_a_jump_that_was_made_good_long_before() -> None:
+    every = np.arange(25, STEPS + 1, 25)
+    facts = {
+        "task": "classification",
+        "targets": {"classes": [f"d{number}" for number in range(10)], "counts": [280] * 10, "total": 2800},
+        "validation": {"documents": 400},
+    }
+    loss = 0.5 + 1.8 * np.exp(-STEP / 30) + 0.01 * noise_of(STEPS)
+    loss[10:12], loss[300:] = 900.0, 2.31
+    learned = every < 300
+    judged = dict(zip(every.tolist(), np.where(learned, 0.6, 2.31).tolist(), strict=True))
+    case = case_of(loss, rates=np.full(STEPS, 1e-3), validation=judged, facts=facts)
+    for name, known, alike in (("accuracy", 0.8, 0.1), ("macro_f1", 0.79, 0.018), ("mcc", 0.77, 0.0)):
+        values = np.where(learned, known + 0.01 * noise_of(len(every)), alike)
+        case.history.add(f"validation/{name}", every, values)
+    assert found(case, "class-collapse") is not None

@@ -68,12 +68,12 @@ def growth(case: Case) -> Iterator[Sign]:
         yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
 
 
-def was_thrown(case: Case, until: float) -> bool:
-    """Whether the loss was far away in some step up to `until`: what is learned after that is of weights that are."""
+def was_thrown(case: Case, since: float, until: float) -> bool:
+    """Whether the loss was far away in some step: what is learned after that is of weights that are."""
     series, curve = case.loss(), Curve.of(case.loss())
-    if series is None or curve is None or not (early := series.steps <= until).any():
+    if series is None or curve is None or not (then := (series.steps >= since) & (series.steps <= until)).any():
         return False
-    return bool((series.maximum[early] > AWAY * max(abs(curve.start), 1.0)).any())
+    return bool((series.maximum[then] > AWAY * max(abs(curve.start), 1.0)).any())
 
 
 def swells(case: Case) -> Iterator[Sign]:

@@ -59,7 +59,7 @@ def _could_not_learn(case: Case, training: Curve) -> bool:
     rates = Curve.of(case.history.get("learning_rate"))
     slow = rates is not None and median(rates.values) < SLOW
     held = (largest_decay(case) or 0.0) >= PULLED or (largest_dropout(case) or 0.0) > DROPPED
-    return slow or held or hardly_moves(case) or _is_cut_off(case) or was_thrown(case, training.last_step)
+    return slow or held or hardly_moves(case) or _is_cut_off(case) or was_thrown(case, 0, training.last_step)
 
 
 def _is_cut_off(case: Case) -> bool:

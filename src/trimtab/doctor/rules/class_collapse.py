@@ -86,7 +86,8 @@ def check(case: Case) -> Iterator[Finding]:
     if streak < (FEWEST if correlation else FEWEST + 1) or (level > 0.97 and not correlation):
         return
     onset, last = int(accuracy.steps[-streak]), accuracy.last_step
-    if was_thrown(case, onset):
+    before = int(accuracy.steps[-streak - 1]) if streak < len(accuracy) else 0
+    if was_thrown(case, before + 1, onset):
         return  # it answers alike ever after, whatever its classes
     if streak == len(accuracy):
         onset = min(onset, 1)
