@@ -232,3 +232,9 @@ def test_one_class_from_a_step_on_beside_a_jump_that_was_made_good_long_before()
         values = np.where(learned, known + 0.01 * noise_of(len(every)), alike)
         case.history.add(f"validation/{name}", every, values)
     assert found(case, "class-collapse") is not None
+
+
+def test_weights_that_were_trained_for_targets_of_another_unit_are_not_drawn_at_the_wrong_scale() -> None:
+    for trained, expected in ((False, True), (True, False)):
+        case = regression(40.0, 0.1, 0.9, {**NUMBERS, "first_pass": {"trained": trained}})
+        assert (found(case, "bad-initialization") is not None) == expected
