@@ -238,3 +238,12 @@ def test_weights_that_were_trained_for_targets_of_another_unit_are_not_drawn_at_
     for trained, expected in ((False, True), (True, False)):
         case = regression(40.0, 0.1, 0.9, {**NUMBERS, "first_pass": {"trained": trained}})
         assert (found(case, "bad-initialization") is not None) == expected
+
+
+def test_a_regression_whose_units_give_nothing_tells_nothing_of_its_labels() -> None:
+    names = tuple(f"layer/blocks.{number}/dead_fraction" for number in range(4))
+    for dead, expected in ((0.1, True), (1.0, False)):
+        case = standing()
+        for step in range(25, STEPS + 1, 25):
+            case.history.examined.append(step, names, np.full(4, dead))
+        assert (found(case, "random-labels") is not None) == expected
