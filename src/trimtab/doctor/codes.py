@@ -130,7 +130,7 @@ CODES: dict[str, Code] = {
         "parameters that should learn do not change: no gradient reaches them, or they are left out",
         "root",
         ("layer/*/grad_norm",),
-        ("underfitting", "plateau", "learning-rate-too-low", "random-labels", "class-collapse", SHORT),
+        ("underfitting", "plateau", "learning-rate-too-low", "class-collapse", SHORT),
     ),
     "learning-rate-too-low": Code(
         "updates are too small: the loss still falls steadily where the budget ends, far from what the model could do",

@@ -21,7 +21,7 @@ PROBABLE = 0.6
 SLACK_STEPS = 0.05
 """A cause may begin to show this part of the run after its consequence: detectors differ in how early they see."""
 AT_ONCE = ("corrupt-batch",)
-"""What explains nothing that begins long after it."""
+"""What explains nothing that begins far from all of its places."""
 
 
 def diagnose(case: Case, run: str = "") -> Diagnosis:
@@ -126,7 +126,7 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
                     or (cause.onset_step, -cause.confidence) < later
                 )
                 and cause_index not in explained
-                and (cause.code not in AT_ONCE or abs(effect.onset_step - cause.onset_step) <= slack)
+                and (cause.code not in AT_ONCE or _is_near(effect, cause, slack))
                 and SEVERITIES.index(cause.severity) > 0
             ):
                 explained[effect_index] = cause_index
@@ -145,6 +145,12 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
             remedies=_more_remedies(cause, effect),
         )
     return sorted(roots.values(), key=_weight)
+
+
+def _is_near(effect: Finding, cause: Finding, slack: float) -> bool:
+    """Whether the one begins within `slack` of where the other is seen."""
+    places = [cause.onset_step, *(item.steps[0] for item in cause.evidence)]
+    return any(abs(effect.onset_step - place) <= slack for place in places)
 
 
 def _more_remedies(cause: Finding, effect: Finding) -> tuple[Remedy, ...]:

@@ -137,12 +137,13 @@ def scaled_rate(case: Case, factor: float) -> float | None:
 
 def lower_rate(case: Case, factor: float = 0.3, *, onset: int | None = None) -> Remedy:
     """Lower the learning rate by `factor`: of what it had come to by the step `onset` of the trouble, where that is
-    given, as a warm-up may not have been over."""
+    given, as a warm-up may not have been over; not below a tenth of what is usual, which is not to blame."""
     rate, applied = scaled_rate(case, factor), case.history.get("learning_rate")
     if rate is not None and onset is not None and applied is not None:
         steps, rates = applied.finite()
         if (until := steps <= onset).any() and 0.0 < (reached := float(rates[until].max())) < float(rates.max()):
-            rate = float(f"{rate * reached / float(rates.max()):.1e}")
+            least = 0.1 * (sound_rate(case) or 0.0) if uses_adam(case) else 0.0
+            rate = float(f"{max(rate * reached / float(rates.max()), min(least, rate)):.1e}")
     if rate is None:
         parts = {0.1: "a tenth", 0.3: "a third", 0.5: "half"}
         return Remedy(f"lower the learning rate to {parts.get(factor, f'{factor:g} times what it is')}")

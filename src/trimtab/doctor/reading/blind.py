@@ -1,4 +1,5 @@
-"""Whether the answers of a log are guesses: no better than chance, from the first evaluation to the last."""
+"""Whether the answers of a log are guesses: no better than chance, from the first evaluation to the last; and what
+else than labels may be the reason."""
 
 from __future__ import annotations
 
@@ -27,6 +28,10 @@ NEAR_LEVEL: Final = 0.05
 """Off what guessing among a whole number of classes costs."""
 SURE: Final = 5.0
 """Errors by which a validation loss has improved, where something carries over."""
+BY_HEART: Final = 0.75
+"""Of what is known without any input: training losses below are of samples learned by heart."""
+OF_TWO_KINDS: Final = 0.95
+"""Separability of the two sets."""
 
 
 @final
@@ -114,3 +119,22 @@ def falls_below(training: Curve, level: float) -> float | None:
     low, middle = float(np.mean(ends)), float(np.mean(second)) if len(second) else float("inf")
     error = float(np.std(ends)) / float(np.sqrt(len(ends)))
     return low if low <= level - max(3.0 * error, 0.005 * level) and low <= middle - error else None
+
+
+def is_learned_by_heart(training: Curve, level: float) -> bool:
+    """Whether the training loss fell far below `level`, what is known without any input."""
+    return min(float(training.smoothed.min()), training.end) < BY_HEART * level
+
+
+def of_two_kinds(case: Case) -> bool:
+    """Whether the two sets are told apart: what is learned of one kind need not carry over to the other, whatever its
+    labels."""
+    return (case.number("counting", "sets", "separability") or 0.0) > OF_TWO_KINDS
+
+
+def hardly_moves(case: Case) -> bool:
+    """Whether hardly anything was changed: rates are low, or gradients are 0, or parameters frozen."""
+    norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
+    still = norms is not None and median(norms.values) < 1e-6
+    slowly = rates is not None and float(rates.values.max()) < 1e-5
+    return still or slowly or (case.number("parameters", "frozen") or 0) > 0

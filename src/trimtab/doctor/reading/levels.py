@@ -75,13 +75,18 @@ def uniform_loss(case: Case) -> float | None:
     return math.log(size) if size is not None and size > 1 else None
 
 
+def few_are_most(case: Case) -> bool:
+    """Whether a few far targets of a regression are most of all squares, as where most others are equal."""
+    far = 1.0 if case.fact("outliers") is None and "outliers" in case.facts else case.number("outliers", "share")
+    return (far or 0.0) > FAR_TARGETS
+
+
 def constant_loss(case: Case) -> float | None:
     """What always saying the mean costs, of a regression of ours by squared errors: targets are divided by their
-    deviation. None where that is not known, or a few far targets are most of it, as where most others are equal."""
-    far = 1.0 if case.fact("outliers") is None and "outliers" in case.facts else case.number("outliers", "share")
+    deviation. None where that is not known, or a few far targets are most of it."""
     known = case.fact("task") == "regression" and case.number("targets", "deviation") is not None
     squared = case.setting("objective.name") in (None, "mse")
-    return 1.0 if known and squared and case.target == "trimtab" and not (far or 0.0) > FAR_TARGETS else None
+    return 1.0 if known and squared and case.target == "trimtab" and not few_are_most(case) else None
 
 
 @once

@@ -225,11 +225,8 @@ def usual(case: Case) -> Iterator[Sign]:
     pretrained = uniform is not None and loss is not None and loss.start < 0.8 * uniform
     if usual is not None and not pretrained:
         if rate < usual / 15:
-            validation = Curve.of(case.validation_loss())
-            gains = validation is not None and len(validation) >= FEWEST_EVALUATIONS
-            gains = gains and bool((np.diff(validation.values) < 0).all())  # type: ignore[union-attr]
             yield (
-                2.0 if gains else 1.0,
+                1.0,
                 Evidence(
                     "optimizer.learning_rate",
                     (0, 0),

@@ -31,6 +31,8 @@ LATELY: Final = 4
 NEAR: Final = 8
 """Steps before and after an examination."""
 FIVEFOLD: Final = 5.0
+AWAY: Final = 100.0
+"""Times the loss at the start, and at least that much: so far away no batch is that is merely hard."""
 
 
 class Change(NamedTuple):
@@ -64,6 +66,14 @@ def growth(case: Case) -> Iterator[Sign]:
     if there.any() and (factor := median(then[there] / first[there])) > 2.5:
         told = f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}"
         yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
+
+
+def was_thrown(case: Case, since: float, until: float) -> bool:
+    """Whether the loss was far away in some step: what is learned after that is of weights that are."""
+    series, curve = case.loss(), Curve.of(case.loss())
+    if series is None or curve is None or not (then := (series.steps >= since) & (series.steps <= until)).any():
+        return False
+    return bool((series.maximum[then] > AWAY * max(abs(curve.start), 1.0)).any())
 
 
 def swells(case: Case) -> Iterator[Sign]:

@@ -108,9 +108,9 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
         return  # the first loss is a mean over an epoch in which much was learned
     first, uniform = float(curve.values[0]), uniform_loss(case)
     if (constant := constant_loss(case)) is not None:
-        inputs = case.number("first_batch", "input_rms")
+        inputs, trained = case.number("first_batch", "input_rms"), bool((case.fact("first_pass") or {}).get("trained"))
         again = float(curve.values[:2].min())  # a target far from others may be all that the first batch costs
-        if again > OF_NUMBERS * constant and inputs is not None and inputs <= LARGE_INPUTS:
+        if again > OF_NUMBERS * constant and inputs is not None and inputs <= LARGE_INPUTS and not trained:
             text = f"the first loss is {format.decimal(first)}, where always saying the mean costs 1"
             yield Evidence("train/loss", (curve.first_step, curve.first_step), first, constant, text)
         return

@@ -34,6 +34,7 @@ from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.one_class import is_same, of_one_class
+from trimtab.doctor.reading.thrown import was_thrown
 from trimtab.runs.printable import printable
 
 CODE: Final = "class-collapse"
@@ -60,9 +61,6 @@ CHEAP: Final = 0.5
 WORSE: Final = 2.0
 """Times -ln of the share of right answers: evaluations cost more where a model is sure of answers that are wrong."""
 
-THROWN: Final = 100.0
-"""Times the first loss: a model that was so far away answers alike ever after, whatever its classes."""
-
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
@@ -72,7 +70,7 @@ def check(case: Case) -> Iterator[Finding]:
     if case.fact("task") is None and (uneven := _too_cheap(case, accuracy, loss) or _one_answer(case, accuracy, loss)):
         yield uneven
         return
-    if not classifies(case) or _was_thrown(case):
+    if not classifies(case):
         return
     weighed = _by_weights(case, accuracy) or (None if loss is None else _weighed(case, accuracy, loss))
     if weighed is not None:
@@ -88,6 +86,9 @@ def check(case: Case) -> Iterator[Finding]:
     if streak < (FEWEST if correlation else FEWEST + 1) or (level > 0.97 and not correlation):
         return
     onset, last = int(accuracy.steps[-streak]), accuracy.last_step
+    before = int(accuracy.steps[-streak - 1]) if streak < len(accuracy) else 0
+    if was_thrown(case, before + 1, onset):
+        return  # it answers alike ever after, whatever its classes
     if streak == len(accuracy):
         onset = min(onset, 1)
     if last < 0.25 * case.planned_steps or last - int(accuracy.steps[-streak]) < 0.1 * case.planned_steps:
@@ -130,12 +131,6 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("choose by macro-F1, which a model of one class cannot raise"),
         ),
     )
-
-
-def _was_thrown(case: Case) -> bool:
-    series = case.loss()
-    curve = Curve.of(series)
-    return series is not None and curve is not None and float(np.nanmax(series.maximum)) > THROWN * abs(curve.start)
 
 
 def _by_weights(case: Case, accuracy: Curve) -> Finding | None:

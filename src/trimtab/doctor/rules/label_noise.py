@@ -130,11 +130,23 @@ def _sure_errors(case: Case) -> Iterator[Evidence]:
     grows = GROWS if told > TELLS_MUCH else GROWS_LITTLE
     if following / max(1.0 - following, 1e-9) > grows * surest / max(1.0 - surest, 1e-9):
         return  # of many errors no part can be 1.7 times as large
+    if _is_right_elsewhere(case, surest):
+        return
     text = (
         f"of the surest quarter of what counting tells {surest:.1%} are labelled otherwise, and {following:.1%} of the "
         "next: errors do not grow with doubt"
     )
     yield Evidence("facts.counting.labels.sure_errors", (0, 0), surest, 0.01, text)
+
+
+def _is_right_elsewhere(case: Case, errors: float) -> bool:
+    """Whether the model is right far more often than labels of which so many are wrong let it: then counting errs, as
+    where it tells the kind of a class alone. Not where validation labels are right and training labels are not."""
+    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), judged_texts(case)
+    if accuracy is None or not number or any(True for _ in _better_elsewhere(case)):
+        return False
+    most = 1.0 - errors
+    return float(median(accuracy.values[-3:])) > most + max(BETTER, 4.0 * error_of_share(most, number))
 
 
 def _better_elsewhere(case: Case) -> Iterator[Evidence]:

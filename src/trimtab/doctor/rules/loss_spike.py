@@ -10,11 +10,11 @@ Why it matters: a spike costs the steps until it is made good, and often comes b
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
 False alarms: a step or two up to twice the warm-up, where the rate first is at its height, and jumps of up to five
-    rows that are made good by then: remarks. Data of mixed difficulty, whose hard batches look like spikes of one step:
-    remarks, not warnings; so is a step in which one answer more than usual was wrong, which is much where nothing else
-    costs anything. A rate that rises again as the schedule plans (warm restarts, triangles) lifts the loss until it
-    falls: a remark at most. So is what evaluations within it do not follow, as when a task begins, and what comes again
-    at even distances where there are none. A loss that crept up to its height did not jump: a remark.
+    rows that are made good soon after it: remarks. Data of mixed difficulty, whose hard batches look like spikes of one
+    step: remarks, not warnings; so is a step in which one answer more than usual was wrong, which is much where nothing
+    else costs anything. A rate that rises again as the schedule plans (warm restarts, triangles) lifts the loss until
+    it falls: a remark at most. So is what evaluations within it do not follow, as when a task begins, and what comes
+    again at even distances where there are none. A loss that crept up to its height did not jump: a remark.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
 """
 
@@ -43,6 +43,8 @@ FEWEST: Final = 24
 MOST_SHOWN: Final = 5
 BRIEF: Final = 5
 """Rows in which a jump is made good, while the rate is on its way to its height."""
+SOON: Final = 0.05
+"""Of the run, after the rate came to its height: of a long warm-up twice as long is most of the run."""
 HARD_BATCHES: Final = 3
 """So many single steps that stand out are the nature of the data."""
 
@@ -84,17 +86,15 @@ def check(case: Case) -> Iterator[Finding]:
         or (part >= 0.1 and longest >= max(10, 0.02 * len(curve)))
         or bool(changes)
     )
+    until = early_until(Curve.of(case.history.get("learning_rate")))
     if longest < 3 and not changes:
         # The first meeting with the full rate: one step that is made good at once is no more than that.
-        until = early_until(Curve.of(case.history.get("learning_rate")))
         grave = grave and any(int(curve.steps[spike.first]) > until for spike in spikes)
         # Where each of several is made good in the next row, no update did it: those batches are the harder ones.
         grave = grave and len(spikes) < HARD_BATCHES
     elif not changes:
-        until = early_until(Curve.of(case.history.get("learning_rate")))
-        grave = grave and any(
-            int(curve.steps[spike.last]) > until or spike.last - spike.first >= BRIEF for spike in spikes
-        )
+        soon = min(until, until / 2 + SOON * curve.last_step)
+        grave = grave and any(int(curve.steps[one.last]) > soon or one.last - one.first >= BRIEF for one in spikes)
     alone = not_in_evaluations(case, curve, spikes)
     grave = grave and not alone and not comes_again(case, curve)
     grave = grave and not all(of_one_answer(case, curve, spike) for spike in spikes)

@@ -31,6 +31,7 @@ from trimtab.doctor.finding import Evidence, Finding, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.regularizers import largest_decay, largest_dropout
 from trimtab.doctor.remedies import OF_LION, learning_rate_in_use
 from trimtab.doctor.rules.over_regularised_curves import DECAY_KEY, FEWEST, of_curves_alone, remedies_for
 from trimtab.runs import format
@@ -55,7 +56,8 @@ SEEN: Final = (1.5, 3.0)
 FEWEST_STANDING, HIGH, STANDS = 8, 0.3, 0.98
 """Evaluations; of a guess; and of the loss at a quarter of the run: one that does not come below stands."""
 FORGETS: Final = 0.05
-"""Rate times decay: so much of each weight is gone in a step that none holds what twenty steps before taught."""
+"""Rate times decay: so much of each weight is gone in a step that none holds what twenty steps before taught.
+A decay that is usual takes as much only of optimizers that find their own step, whose rate is 1."""
 ENOUGH: Final = 2.0
 Sign = tuple[float, Evidence]
 
@@ -65,7 +67,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     loss = Curve.of(case.loss())
     if loss is None or case.history.last_step < 0.5 * case.planned_steps:
         return
-    dropout, decay, smoothing = _dropout(case), _decay(case), _number(case, "objective.label_smoothing")
+    dropout, decay, smoothing = largest_dropout(case), largest_decay(case), _number(case, "objective.label_smoothing")
     if dropout is None and decay is None and smoothing is None:
         yield from of_curves_alone(case, loss)
         return
@@ -73,6 +75,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     taken = (decay or 0.0) * (learning_rate_in_use(case) or 0.0)
     fast = taken > FAST
+    forgets = taken >= FORGETS and (decay or 0.0) > DECAY
     if decay is not None and case.fact("optimizer") == "lion":
         decay *= OF_LION  # as its rate is that much lower than AdamW's, which the usual decay is of
     strong = [
@@ -106,11 +109,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         signs += [_far("model.dropout", dropout, 0.1, FAR[0]), *_dropped(case, loss)]
     if too_much["decay"] and decay is not None:
         key = "penalties.l2.strength" if penalty else DECAY_KEY
-        signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay), *_forgets(taken)]
+        signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay)]
+        signs += [_forgotten(taken)] if forgets else []
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
-    high = below or list(_high(case, loss, validation))
-    if not high and case.epochs() > SEEN[1] and taken < FORGETS:  # there regularization does its work
+    high = below or list(_high(case, loss, validation)) or (list(_stands(case, validation)) if far else [])
+    if not high and case.epochs() > SEEN[1] and not forgets:  # there regularization does its work
         return
     signs += [*high, *(_needless(case) if far else ())]
     if sum(weight for weight, _ in signs) < ENOUGH:
@@ -140,34 +144,17 @@ def _number(case: Case, name: str) -> float | None:
     return float(value) if isinstance(value := case.setting(name), int | float) else None
 
 
-def _dropout(case: Case) -> float | None:
-    """The strongest rate of any place."""
-    rates = [
-        float(value)
-        for name, value in case.config.items()
-        if name.startswith("model.dropout") and isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    named = [("settings", name) for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop")]
-    found = (case.number(*path) for path in (*named, ("largest_dropout",)))  # of a model that was given
-    return max([*rates, *(value for value in found if value is not None)], default=None)
-
-
-def _decay(case: Case) -> float | None:
-    values = (_number(case, DECAY_KEY), _number(case, "penalties.l2.strength"), case.number("settings", "weight_decay"))
-    return max((value for value in values if value is not None), default=None)
-
-
 def _far(name: str, value: float, usual: float, far: float) -> Sign:
     """A setting beyond the usual, and twice as telling far beyond."""
     text = f"{name} is {value:g}, where {usual:g} or less is usual"
     return 1.0 if value >= far else 0.75, Evidence(name, (0, 0), value, usual, text)
 
 
-def _forgets(taken: float) -> Iterator[Sign]:
+def _forgotten(taken: float) -> Sign:
     """A decay that takes so much of each weight in a step that no curve need show it."""
-    if taken >= FORGETS:
-        text = f"at this rate each step takes {taken:.0%} of every weight"
-        yield 1.0, Evidence("learning_rate", (0, 0), taken, FAST, text)
+    return 1.0, Evidence(
+        "learning_rate", (0, 0), taken, FAST, f"at this rate each step takes {taken:.0%} of every weight"
+    )
 
 
 def _dropped(case: Case, loss: Curve) -> Iterator[Sign]:
@@ -206,12 +193,10 @@ def _needless(case: Case) -> Iterator[Sign]:
 
 
 def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
-    """A level that is known to be high, or a loss that stands."""
+    """A level that is known to be high."""
     judged = validation if validation is not None and len(validation) >= 2 else loss
     lowest = float(judged.values.min()) if validation is not None else loss.floor
-    bigram, uniform = counted_loss(case, "bigram"), uniform_loss(case)
-    if uniform is None and (number := case.number("num_classes")) is not None:  # as a callback saw, or a file says
-        uniform = math.log(number)
+    bigram, uniform = counted_loss(case, "bigram"), _uniform(case)
     steps = judged.first_step, judged.last_step
     if bigram is not None and lowest > 0.97 * bigram:
         text = f"the loss comes to {format.decimal(lowest)}, where counting pairs reaches {format.decimal(bigram)}"
@@ -219,14 +204,28 @@ def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
     elif uniform is not None and lowest > 0.75 * uniform:
         text = f"the loss comes to {format.decimal(lowest)}, where guessing costs {format.decimal(uniform)}"
         yield 1.0, Evidence("validation/loss" if validation is not None else "train/loss", steps, lowest, uniform, text)
-    elif uniform is not None and validation is not None and len(validation) >= FEWEST_STANDING:
-        quarter, rest = float(validation.values[len(validation) // 4]), validation.values[len(validation) // 4 :]
-        if quarter > HIGH * uniform and float(rest.min()) > STANDS * quarter:
-            text = (
-                f"the validation loss stands at {format.decimal(quarter)} from a quarter of the run on, where guessing "
-                f"costs {format.decimal(uniform)}"
-            )
-            yield 1.0, Evidence("validation/loss", steps, float(rest.min()), quarter, text)
+
+
+def _stands(case: Case, validation: Curve | None) -> Iterator[Sign]:
+    """A validation loss that does not come below what it was at a quarter of the run, far from nothing. So does one
+    that has come to what its data let it, so that the setting must be far off."""
+    uniform = _uniform(case)
+    if uniform is None or validation is None or len(validation) < FEWEST_STANDING:
+        return
+    quarter, rest = float(validation.values[len(validation) // 4]), validation.values[len(validation) // 4 :]
+    if quarter > HIGH * uniform and float(rest.min()) > STANDS * quarter:
+        text = (
+            f"the validation loss stands at {format.decimal(quarter)} from a quarter of the run on, where guessing "
+            f"costs {format.decimal(uniform)}"
+        )
+        steps = validation.first_step, validation.last_step
+        yield 1.0, Evidence("validation/loss", steps, float(rest.min()), quarter, text)
+
+
+def _uniform(case: Case) -> float | None:
+    """What guessing costs, of classes that a callback saw, or a file says, too."""
+    number = case.number("num_classes")
+    return uniform_loss(case) or (None if number is None else math.log(number))
 
 
 def _below_counting(case: Case) -> Iterator[Sign]:

@@ -28,7 +28,7 @@ from typing import Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.reading.blind import blind_answers, falls_below
+from trimtab.doctor.reading.blind import blind_answers, falls_below, hardly_moves, is_learned_by_heart, of_two_kinds
 from trimtab.doctor.reading.classes import LANGUAGE, classifies, prior_loss, shares
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import (
@@ -38,8 +38,8 @@ from trimtab.doctor.reading.evaluations import (
     judges_by_chance,
     learns_at_once,
 )
-from trimtab.doctor.reading.levels import constant_loss, counted_loss
-from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.levels import counted_loss
+from trimtab.doctor.reading.unexplained import unexplained
 from trimtab.runs import format
 
 CODE: Final = "random-labels"
@@ -57,18 +57,8 @@ SCATTER: Final = 0.5
 """Nats, from text to text, of a loss that knows the classes' shares alone."""
 MUCH: Final = 0.2
 """Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
-EXPLAINED, CHANCE, MOST, PASSES = 0.02, 20.0, 1.05, 3.0
-"""A regression that never explains more of its validation targets, nor more than the best of some evaluations does by
-chance, which is that many over the number of texts, and that costs no more than so many times what always saying the
-mean does, has learned nothing in so many passes over the data."""
-SLOW, PULLED = 1e-4, 1.0
-"""Rates below and weight decay above that may be why a regression has not learned."""
 NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
 GUESSES: Final = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
-OF_TWO_KINDS: Final = 0.95
-"""Separability of the two sets."""
-BY_HEART: Final = 0.75
-"""Of that loss: training losses below are of samples learned by heart."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -87,7 +77,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         yield from said
         if said:
             return
-    if (blind := _blind(case, validation)) is not None:
+    if case.fact("task") == "regression":
+        yield from _of_numbers(case, validation, training)
+    elif (blind := _blind(case)) is not None:
         yield from _of_facts(case, validation, training, blind)
 
 
@@ -100,7 +92,7 @@ def _of_a_log(case: Case, validation: Curve, training: Curve) -> Iterator[Findin
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
         return
     by_heart = falls_below(training, blind.last)
-    if by_heart is None and (not blind.stand or _stands_for_another_reason(case)):
+    if by_heart is None and (not blind.stand or hardly_moves(case)):
         return
     told = (
         f"the validation loss was {format.decimal(blind.first)} at the first evaluation, "
@@ -125,8 +117,8 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     tells_nothing = _tells_nothing(counting)
     # Of few texts the loss is off by chance; where counting tells nothing either, that is no sign of learning.
     chance = 2.5 * SCATTER / math.sqrt(judged_texts(case) or math.inf) if tells_nothing else 0.0
-    lowest, numbers = float(validation.values.min()), case.fact("task") == "regression"
-    if lowest < NEAR * blind - chance and not numbers:  # of which more is known, by how much is explained
+    lowest = float(validation.values.min())
+    if lowest < NEAR * blind - chance:
         return
     accuracy, largest = Curve.of(case.evaluated("validation/accuracy")), max(shares(case), default=None)
     if largest is not None and largest > UNEVEN:
@@ -136,23 +128,17 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         # The best of several evaluations is lucky.
         if float(accuracy.values.max()) > largest + 3.5 * error_of_share(largest, number):
             return
-    by_heart = min(float(training.smoothed.min()), training.end) < BY_HEART * blind
-    apart = case.number("counting", "sets", "separability") or 0.0
-    if apart > OF_TWO_KINDS and not tells_nothing:
-        return  # what is learned of one kind need not carry over to the other, whatever its labels
+    by_heart = is_learned_by_heart(training, blind)
+    if of_two_kinds(case) and not tells_nothing:
+        return
     if (tells_nothing is False and not by_heart) or _tells_much(counting):
         return
-    stands = numbers and training.end < MOST * blind and case.epochs() >= PASSES
-    if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case, numbers)):
+    if not by_heart and (tells_nothing is None or hardly_moves(case)):
         return
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
         return
-    told = (
-        f"the validation loss came to {format.decimal(lowest)} at best, and what is known without any input is "
-        f"{format.decimal(blind)}"
-    )
-    evidence = [Evidence("validation/loss", (validation.first_step, validation.last_step), lowest, blind, told)]
+    evidence = [_not_below(validation, lowest, blind)]
     if accuracy is not None and largest is not None:
         told = (
             f"the validation accuracy is {accuracy.values.max():.1%} at best; the most frequent class has {largest:.1%}"
@@ -170,12 +156,34 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     yield Finding(
         CODE,
         "warning",
-        0.93 if by_heart and tells_nothing else 0.8 if by_heart else 0.75 if not stands else 0.6,
+        0.93 if by_heart and tells_nothing else 0.8 if by_heart else 0.75,
         1,
-        GUESSES if stands and not by_heart else NOTHING,
+        NOTHING,
         tuple(evidence),
         remedies=REMEDIES,
     )
+
+
+def _of_numbers(case: Case, validation: Curve, training: Curve) -> Iterator[Finding | Withheld]:
+    """Of a regression: nothing of its validation targets is explained."""
+    if (found := unexplained(case, validation, training)) is None:
+        return
+    if judges_by_chance(case):
+        yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
+        return
+    evidence = [_not_below(validation, float(validation.values.min()), found.blind)]
+    if found.by_heart:
+        evidence.append(_learned_by_heart(training, training.end, found.blind))
+    sure, cause = (0.8, NOTHING) if found.by_heart else (0.6, GUESSES)
+    yield Finding(CODE, "warning", sure, 1, cause, tuple(evidence), remedies=REMEDIES)
+
+
+def _not_below(validation: Curve, lowest: float, blind: float) -> Evidence:
+    told = (
+        f"the validation loss came to {format.decimal(lowest)} at best, and what is known without any input is "
+        f"{format.decimal(blind)}"
+    )
+    return Evidence("validation/loss", (validation.first_step, validation.last_step), lowest, blind, told)
 
 
 def _learned_by_heart(training: Curve, low: float, level: float) -> Evidence:
@@ -207,7 +215,7 @@ def _unrelated(case: Case) -> Iterator[Finding]:
     )
 
 
-def _blind(case: Case, validation: Curve) -> float | None:
+def _blind(case: Case) -> float | None:
     """The loss of a model that sees no input, where that is known."""
     if (prior := prior_loss(case)) is not None and classifies(case):
         return prior
@@ -216,18 +224,6 @@ def _blind(case: Case, validation: Curve) -> float | None:
         unigram, bigram = counted_loss(case, "unigram"), counted_loss(case, "bigram")
         # In text tokens go with their neighbours; where pairs tell no more than single ones, it is none.
         return unigram if unigram is not None and bigram is not None and bigram > NEAR * unigram else None
-    if task == "regression":
-        explained = Curve.of(case.evaluated("validation/r2"))
-        if explained is None:
-            return None
-        best, bound = float(explained.values.max()), max(EXPLAINED, CHANCE / max(judged_texts(case) or math.inf, 1.0))
-        if best >= bound:
-            return None
-        if float(explained.values[-2:].max()) >= best:
-            return None  # it still gains
-        known = case.target == "trimtab" and case.number("targets", "deviation") is not None
-        # Of another loss than squares, what answers cost that explain nothing.
-        return constant_loss(case) or (float(median(validation.values)) if known else None)
     return None
 
 
@@ -249,12 +245,3 @@ def _tells_nothing(counting: object) -> bool | None:
 def _tells_much(counting: object) -> bool:
     """Whether counting tells far more of the training labels than the share of the most frequent class."""
     return isinstance(counting, dict) and float(counting["accuracy"]) > float(counting["majority"]) + MUCH
-
-
-def _stands_for_another_reason(case: Case, numbers: bool = False) -> bool:
-    """Whether hardly anything was changed: rates are 0, or gradients are; of `numbers` also slowly, or back again."""
-    norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
-    still = norms is not None and median(norms.values) < 1e-6
-    slow = rates is not None and float(rates.values.max()) < (SLOW if numbers else 1e-5)
-    pulled = numbers and float(case.setting("optimizer.weight_decay") or 0.0) >= PULLED
-    return still or slow or pulled or (case.number("parameters", "frozen") or 0) > 0
