@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -105,14 +103,6 @@ class Changes:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.times = state["times"]
-
-
-def slow_documents(path: str, seconds: float) -> Iterator[dict[str, str]]:
-    """Documents of a file, each fetched over a slow connection."""
-    while True:
-        for line in Path(path).read_text().splitlines():
-            time.sleep(seconds)
-            yield json.loads(line)
 
 
 MONITORS = {"keeps_weights": KeepsWeights}

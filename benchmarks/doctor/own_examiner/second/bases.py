@@ -16,7 +16,7 @@ def base(rng: random.Random, kinds: tuple[str, ...], *, own: bool | None = None)
     """Drawn from the kinds; `own`: whether the module is the user's, None: where both go it is drawn."""
     kind, seed = rng.choice(kinds), rng.randrange(10_000)
     assert kind in TASKS
-    if own is None or kind in ("text-sums", "masked-topics", "pairs-sorting", "labels-subjects"):
+    if own is None:
         own = rng.random() < 0.5
     case = MAKERS[family(kind)](rng, kind, seed, own)
     steps = case.steps

@@ -49,7 +49,7 @@ def torn(rng: Random, case: Case, strong: bool) -> Case:
     """A spoilt piece."""
     batch, at = case.settings["training.micro_batch_size"], torn_at(case)
     if at is None:
-        return case.with_data(torn=(90, 2 if strong else 1, 1))
+        return case.with_data(torn=(40, 2 if strong else 1, 1))
     count = batch // 4 if case.kind.startswith("number") else batch * (2 if strong else 1)
     return case.with_data(torn=(batch * at, count, 2 if strong else 1))
 

@@ -186,7 +186,7 @@ PLANTS: Final = (
     P("raw-values", "unscaled-inputs", ("class-images", "number-series"), raw, prepare=module("residual")),
     P("grown-cells", "exploding-gradients", ("number-series",), within(gain=[1.5, 2.0]),
       prepare=no_clip(recurrent("RNN")), also=("divergence", "bad-initialization", "nan-loss")),
-    P("kept-by-hook", "gradients-not-cleared", ("class-majority", *ROWS, *TAGS), around(not_cleared=[0.98, 1.0]),
+    P("kept-by-hook", "gradients-not-cleared", (*ROWS, *TAGS), around(not_cleared=[0.98, 1.0]),
       own=True),
     P("empty-deviation", "nan-loss", ("class-table",), constant_rows, harm=broken,
       prepare=lambda rng, case: module("perceptron")(rng, case).with_whole(row_scale=True)),

@@ -25,7 +25,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.of, self.count, self.center, self.scale = of, count, center, scale
         self.dropout, self.always, self.first, self.cut = dropout, always, first, cut
-        self.embedding = nn.Embedding(257, width) if not count else nn.Identity()
+        self.embedding = nn.Embedding(512, width) if not count else nn.Identity()
         extra = {"nonlinearity": "relu"} if cell == "RNN" else {}
         both = of == "tags"
         self.cells = getattr(nn, cell)(1 if count else width, width, batch_first=True, bidirectional=both, **extra)

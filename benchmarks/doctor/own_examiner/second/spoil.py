@@ -83,7 +83,7 @@ def torn(kind: str, target: str, rng: random.Random, where: list[int], training:
     """Some rows on end are spoilt: what a sensor, a parser or a download leaves."""
     for row in training[where[0] : where[0] + where[1]]:
         if target == "value":
-            row["value"] = 9999.0 if where[2] > 1 else 999.0
+            row["value"] = 999.0 if where[2] > 1 else 150.0
         elif target == "text":
             row["text"] = base64.b64encode(rng.randbytes(len(row["text"]))).decode()[: len(row["text"])]
         elif target == "target":

@@ -51,12 +51,8 @@ def train(case: Case, folder: Path) -> dict[str, Any]:
 
 def _settings(case: Case, folder: Path) -> dict[str, Any]:
     training, validation = spoiled(folder / "data", case.kind, case.seed, case.data)
-    source: dict[str, Any] = {"name": "jsonl", "path": str(training)}
-    if "seconds" in case.data:
-        source = {"name": "stream", "target": "own_examiner.second.around:slow_documents",
-                  "arguments": {"path": str(training), "seconds": case.data["seconds"]}}  # fmt: skip
     return {
-        "data.source": source,
+        "data.source": {"name": "jsonl", "path": str(training)},
         "data.validation_source": {"name": "jsonl", "path": str(validation)},
         **case.settings,
     }
