@@ -28,7 +28,7 @@ def family(kind: str) -> str:
 
 def topic_text(rng: random.Random, options: Options) -> tuple[list[Row], list[Row]]:
     """What Python's own help says of its topics: English prose."""
-    text = " ".join(" ".join(one.split()) for one in topics.values())
+    text = " ".join(" ".join(one.split()) for one in sorted(set(topics.values())))
     at = rng.randrange(max(1, len(text) - options.get("characters", 300_000)))
     text = text[at : at + options.get("characters", 300_000)]
     return _parted([{"text": text[at : at + 700]} for at in range(0, len(text) - 699, 700)], rng, 24)
@@ -55,7 +55,7 @@ def sorting(rng: random.Random, options: Options) -> tuple[list[Row], list[Row]]
         return {"text": "".join(letters), "target": "".join(answer)}
 
     count = options.get("rows", 6000)
-    return [row(6, 3) for _ in range(count)], [row(6, 3) for _ in range(300)]
+    return _apart([row(7, 5) for _ in range(count)], [row(7, 5) for _ in range(300)])
 
 
 def majority(rng: random.Random, options: Options) -> tuple[list[Row], list[Row]]:
@@ -192,7 +192,13 @@ def coded(values: Any) -> str:
 
 def _parted(rows: list[Row], rng: random.Random, held_out: int) -> tuple[list[Row], list[Row]]:
     rng.shuffle(rows)
-    return rows[held_out:], rows[:held_out]
+    return _apart(rows[held_out:], rows[:held_out])
+
+
+def _apart(training: list[Row], validation: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Without the training rows whose text is in the validation set, too."""
+    known = {str(row["text"]) for row in validation}
+    return [row for row in training if str(row["text"]) not in known], validation
 
 
 TASKS: Final[dict[str, Any]] = {
