@@ -1,4 +1,6 @@
-"""`python -m own_examiner make --into DIR --seed S [--count N]`, then `python -m own_examiner score DIR [--wrong]`."""
+"""`python -m own_examiner make --into DIR --seed S [--count N] [--set second]`,
+then `python -m own_examiner score DIR [--wrong]`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,13 @@ def main() -> None:
     making.add_argument("--into", type=Path, required=True)
     making.add_argument("--seed", type=int, required=True)
     making.add_argument("--count", type=int, default=90)
+    making.add_argument("--set", choices=("first", "second"), default="first")
     scoring = commands.add_parser("score", help="ask the doctor, and count")
     scoring.add_argument("folder", type=Path)
     scoring.add_argument("--wrong", action="store_true", help="tell of those alone that are wrong")
     given = parser.parse_args()
     if given.command == "make":
-        make(given.into, given.seed, given.count)
+        make(given.into, given.seed, given.count, name=given.set)
     else:
         score(given.folder, wrong=given.wrong)
 

@@ -68,9 +68,10 @@ def is_worse(kind: str, bad: float, good: float) -> bool:
     """Whether anybody would call one loss clearly worse than the other."""
     if not math.isfinite(bad):
         return True
-    if kind in (*LANGUAGE, "words"):
+    if kind in (*LANGUAGE, "words") or kind.startswith(("text-", "masked-", "pairs-")):
         return bad - good > 0.12
-    return bad > 1.25 * good and bad - good > (0.06 if kind in CLASSES else 0.02)
+    of_classes = kind in CLASSES or kind.startswith(("class-", "tags-"))
+    return bad > 1.25 * good and bad - good > (0.06 if of_classes else 0.02)
 
 
 def worse(case: Case, bad: Outcome, good: Outcome) -> str:
