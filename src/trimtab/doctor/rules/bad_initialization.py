@@ -85,7 +85,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         )
     known = loss is None or uniform_loss(case) is not None or constant_loss(case) is not None
     inputs = start is not None and start.is_fast and (start.is_mean or by_height)  # then they are likelier
-    remark = inputs or by_height  # the loss may be a sum, or a squared error of large targets
+    # The loss may be a sum, or a squared error of large targets; or guesses are unsure, which a few steps mend.
+    remark = inputs or by_height or (loss is not None and not growth and _is_unsure(case))
     yield Finding(
         "bad-initialization",
         "info" if remark else "warning",
@@ -182,6 +183,14 @@ def _as_set(case: Case) -> Iterator[Evidence]:
             f"{times:.1f} times as large; blocks give back {first:.3g} from the first step on, where 1 is usual"
         )
         yield Evidence("model.initialization.standard_deviation", (0, int(steps[0])), set_to, 0.02, text)
+
+
+def _is_unsure(case: Case) -> bool:
+    """Whether logits are known to deviate as little as those of a sound model may before step 1."""
+    deviation, scales = case.number("first_pass", "logits_std"), case.fact("first_pass") or {}
+    if deviation is None or uniform_loss(case) is None or scales.get("trained"):
+        return False
+    return deviation <= SURE_LOGITS
 
 
 def _logits(case: Case) -> Iterator[Evidence]:
