@@ -21,13 +21,14 @@ STEPS = 120
 class Net(nn.Module):
     """Two hidden layers under a head; `cut` takes the head off what is before it."""
 
-    def __init__(self, *, cut: bool = False, only: int = 8) -> None:
+    def __init__(self, *, cut: bool = False, only: int = 8, function: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
-        self.cut, self.only = cut, only
+        self.cut, self.only, self.function = cut, only, function
         self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.second(F.relu(self.first(x * (torch.arange(8) < self.only)))))
+        hidden = self.function(self.first(x * (torch.arange(8) < self.only)))
+        hidden = self.function(self.second(hidden))
         return self.head(hidden.detach() if self.cut else hidden)
 
 
@@ -38,6 +39,7 @@ def trained(net: Net, spoil: Callable[[Net, int], None] = lambda net, step: None
     names = tuple(f"layer/{name}/grad_norm" for name, _ in net.named_parameters())
     losses: list[float] = []
     norms: list[list[float]] = []
+    sizes: list[list[float]] = []
     for step in range(1, STEPS + 1):
         spoil(net, step)
         x = torch.randn(32, 8, generator=generator)
@@ -47,9 +49,11 @@ def trained(net: Net, spoil: Callable[[Net, int], None] = lambda net, step: None
         optimizer.step()
         losses.append(loss.item())
         norms.append([0.0 if one.grad is None else float(one.grad.norm()) for one in net.parameters()])
+        sizes.append([float(one.detach().norm()) for one in net.parameters()])
     case = case_of(np.array(losses), rates=cosine(STEPS), facts={"task": "regression"})
     for end in range(6, STEPS + 1, 6):
-        case.history.layers.append(end, names, np.array(norms[end - 6 : end]).mean(axis=0))
+        measured = [*np.array(norms[end - 6 : end]).mean(axis=0), *np.array(sizes[end - 6 : end]).mean(axis=0)]
+        case.history.layers.append(end, (*names, *(one.replace("grad", "weight") for one in names)), np.array(measured))
     return case
 
 
@@ -73,7 +77,7 @@ def test_units_that_are_dead_lead_and_explain_what_gets_no_gradient(when: int) -
     told = said(case)
     assert told is not None
     assert told.severity == "warning"
-    assert "goes into head" in told.cause
+    assert "nothing goes into head" in told.cause
     assert abs(told.onset_step - when) <= 6
     assert ("began dead" in told.remedies[0].summary) == (when == 1)
     first = diagnose(case, "run").findings[0]
@@ -101,3 +105,19 @@ def test_units_that_come_back_are_not_dead() -> None:
 
     torch.manual_seed(0)
     assert said(trained(Net(), spoil)) is None
+
+
+def test_units_that_are_as_good_as_dead_are_told_from_small_weights() -> None:
+    """GELU far below zero gives and passes on a hundred-thousandth, and so do small weights, which are not dead."""
+    torch.manual_seed(0)
+    far_below, small = Net(function=F.gelu), Net(function=F.gelu)
+    with torch.no_grad():
+        for one in (far_below.first, far_below.second):
+            one.bias.fill_(-5.0)
+        for one in (small.first, small.second, small.head):
+            one.weight.mul_(1e-4)
+            one.bias.zero_()
+    told = said(trained(far_below))
+    assert told is not None
+    assert "next to nothing goes into head" in told.cause
+    assert said(trained(small)) is None

@@ -135,6 +135,7 @@ def test_answers_that_stand_in_the_question_are_counted() -> None:
     inside = [text[5:10] if index % 4 else text[5:10][::-1] for index, text in enumerate(texts)]
     assert copied(texts.__getitem__, inside.__getitem__, 60) == pytest.approx(0.75)
     assert copied(texts.__getitem__, [text[:2] for text in texts].__getitem__, 60) is None
+    assert copied(texts.__getitem__, texts.__getitem__, 60) is None  # to copy is the task
 
 
 def test_pairs_that_were_shuffled_have_nothing_in_common() -> None:

@@ -131,10 +131,10 @@ def count_sets(
 
 
 def copied(first: Callable[[int], Tokens], second: Callable[[int], Tokens], number: int) -> float | None:
-    """The part of second texts that stand in the first, token by token; of texts of three tokens at least, None where
-    these are few."""
+    """The part of second texts that stand in the first, token by token; of texts of three tokens at least that are not
+    the first as it is, which is a task of its own. None where these are few."""
     pairs = [(first(index), second(index)) for index in spread(number)]
-    pairs = [(one, other) for one, other in pairs if len(other) >= 3]
+    pairs = [(one, other) for one, other in pairs if len(other) >= 3 and not np.array_equal(one, other)]
     if len(pairs) < FEWEST_TEXTS:
         return None
     return float(np.mean([_stands_in(other, one) for one, other in pairs]))

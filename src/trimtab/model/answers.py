@@ -32,6 +32,11 @@ def sum_to_one(answers: Tensor) -> float | None:
     return float(are.float().mean())
 
 
+def within_one(answers: Tensor) -> float:
+    """The part of answers that may be probabilities of labels already: 0 to 1. Of logits about a third is."""
+    return float(((answers >= 0.0) & (answers <= 1.0)).float().mean())
+
+
 def scale_of(seen: list[Tensor]) -> dict[str, float | None]:
     """`input_rms` and `input_spread` of what `first_input` saw: None where that was nothing."""
     if not seen:

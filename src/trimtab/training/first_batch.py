@@ -19,7 +19,7 @@ from trimtab.data import Sequences
 from trimtab.errors import DataError
 from trimtab.evaluation import evaluate
 from trimtab.model import ForeignModel
-from trimtab.model.answers import difference, first_input, normalized_twice, scale_of, sum_to_one
+from trimtab.model.answers import difference, first_input, normalized_twice, scale_of, sum_to_one, within_one
 from trimtab.model.mode import buffers_kept, uncompiled
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput, Task, key, seeded
 
@@ -38,7 +38,8 @@ def first_batch(model: nn.Module, task: Task, sequences: Sequences) -> dict[str,
       batch are used.
     - `future_changes`: the same at positions before those whose tokens are exchanged, for a model that predicts next
       tokens. 0 for one that does not look ahead.
-    - `sum_to_one`: the part of answers that are probabilities already, none below 0 and with a sum of 1.
+    - `sum_to_one`: the part of answers that are probabilities already, none below 0 and with a sum of 1; of several
+      labels a text `within_one` instead, the part that lies between 0 and 1.
     - `input_rms`, `input_spread`: root mean square of the numbers that a model is fed with, and that of the largest
       feature over that of the middle one; None where tokens are embedded, or inputs normalized first.
     - `normalized_twice`: norms whose input another kind of norm gave, by batches or by samples; left out where none is.
@@ -62,6 +63,7 @@ def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
     if not batch.count:
         return {}
     size = len(batch.tokens_BT)
+    of_labels = task.name == "classification" and batch.targets.ndim > 1 and batch.targets.is_floating_point()
     with untouched(model):
         with first_input(model) as seen, normalized_twice(model) as twice:
             answers = _answers(model, task, batch, size)
@@ -78,7 +80,8 @@ def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
         "repeats_differ": repeats,
         "mates_differ": mates,
         "future_changes": future,
-        "sum_to_one": sum_to_one(answers) if task.name != "regression" else None,
+        "sum_to_one": sum_to_one(answers) if task.name != "regression" and not of_labels else None,
+        **({"within_one": within_one(answers)} if of_labels else {}),
         **scale_of(seen),
         **({"normalized_twice": twice} if twice else {}),
     }

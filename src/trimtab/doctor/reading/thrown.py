@@ -76,6 +76,16 @@ def was_thrown(case: Case, since: float, until: float) -> bool:
     return bool((series.maximum[then] > AWAY * max(abs(curve.start), 1.0)).any())
 
 
+def left_at(case: Case, until: float) -> int | None:
+    """The first step, up to one, in which the loss was several times what it began with: what throws it so far acts
+    before what is learned after it."""
+    series, curve = case.loss(), Curve.of(case.loss())
+    if series is None or curve is None:
+        return None
+    far = (series.maximum > FIVEFOLD * max(abs(curve.start), 1.0)) & (series.steps <= until)
+    return int(series.steps[np.argmax(far)]) if far.any() else None
+
+
 def swells(case: Case) -> Iterator[Sign]:
     """What layers give back is a thousand times what it was at first: their weights were thrown, not trained."""
     steps, _, rms_WL = case.history.layers.values("activation_rms")

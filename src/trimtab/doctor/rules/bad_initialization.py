@@ -30,7 +30,7 @@ Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -40,7 +40,8 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, is_mean
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.first_losses import MORE, TIMES, comes_down, is_as_high_judged, is_summed, most_classes
-from trimtab.doctor.reading.levels import constant_loss, uniform_loss
+from trimtab.doctor.reading.levels import constant_loss, most_constant_loss, uniform_loss
+from trimtab.doctor.remedies import uses_adam
 from trimtab.doctor.rules.unscaled_inputs import LARGE as LARGE_INPUTS
 from trimtab.doctor.rules.unscaled_inputs import OF_NUMBERS
 from trimtab.runs import format
@@ -50,12 +51,13 @@ ENLARGES: Final = 2.0
 LARGE: Final = 10.0
 """Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
+SPREAD: Final = 0.5
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
-    signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case)], high_start(case)
+    signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case), *_out_of_reach(case)], high_start(case)
     by_height = not signs and start is not None and not start.is_mean
     if [item.expected for item in signs] == [math.log(LARGEST_VOCABULARY)] and curve is not None:
         by_height = not is_mean(case, curve)
@@ -78,12 +80,15 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if loss is not None and loss.observed is not None:
         told.append(f"the first loss, {format.decimal(loss.observed)}, is far above what guessing costs")
     if any(item.metric.startswith("model.") for item in signs):
-        told.append("blocks give back many times what is usual before anything is learned")
+        bag = case.setting("model.name") == "mlp"
+        what = "embeddings are many times as large as is usual"
+        told.append(what if bag else "blocks give back many times what is usual before anything is learned")
     elif growth:
         told.append(
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
-    known = loss is None or uniform_loss(case) is not None or constant_loss(case) is not None
+    levels = (uniform_loss(case), constant_loss(case), most_constant_loss(case))
+    known = loss is None or any(one is not None for one in levels)
     inputs = start is not None and start.is_fast and (start.is_mean or by_height)  # then they are likelier
     # The loss may be a sum, or a squared error of large targets; or guesses are unsure, which a few steps mend.
     remark = inputs or by_height or (loss is not None and not growth and _is_unsure(case))
@@ -107,12 +112,14 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
         return
     if case.counts_epochs:
         return  # the first loss is a mean over an epoch in which much was learned
+    if isinstance(case.setting("task.class_weights"), Mapping):
+        return  # what a guess costs is theirs
     first, uniform = float(curve.values[0]), uniform_loss(case)
-    if (constant := constant_loss(case)) is not None:
+    if (constant := constant_loss(case) or most_constant_loss(case)) is not None:
         inputs, trained = case.number("first_batch", "input_rms"), bool((case.fact("first_pass") or {}).get("trained"))
         again = float(curve.values[:2].min())  # a target far from others may be all that the first batch costs
         if again > OF_NUMBERS * constant and inputs is not None and inputs <= LARGE_INPUTS and not trained:
-            text = f"the first loss is {format.decimal(first)}, where always saying the mean costs 1"
+            text = f"the first loss is {format.decimal(first)}, where always saying the mean costs about 1"
             yield Evidence("train/loss", (curve.first_step, curve.first_step), first, constant, text)
         return
     added = any(case.setting(f"objective.{one}") for one in ("label_smoothing", "z_loss", "distillation.teacher"))
@@ -185,6 +192,22 @@ def _as_set(case: Case) -> Iterator[Evidence]:
         yield Evidence("model.initialization.standard_deviation", (0, int(steps[0])), set_to, 0.02, text)
 
 
+def _out_of_reach(case: Case) -> Iterator[Evidence]:
+    """Embeddings of a bag of tokens that are drawn so large that the steps of Adam cannot move them by as much in the
+    whole run: what was drawn stays."""
+    set_to, rates = case.setting("model.initialization.standard_deviation"), Curve.of(case.history.get("learning_rate"))
+    drawn = case.setting("model.name") == "mlp" and not (case.fact("first_pass") or {}).get("trained")
+    if not drawn or not isinstance(set_to, int | float) or rates is None or not uses_adam(case) or case.fact("given"):
+        return
+    way = float(rates.values.mean()) * case.planned_steps
+    if set_to >= SPREAD and way < set_to:
+        text = (
+            f"embeddings are drawn with a deviation of {set_to:.2g}, and all rates of the run together are {way:.2g}: "
+            "steps of Adam, which are about as large as the rate, cannot unlearn what was drawn"
+        )
+        yield Evidence("model.initialization.standard_deviation", (0, case.planned_steps), set_to, 0.02, text)
+
+
 def _is_unsure(case: Case) -> bool:
     """Whether logits are known to deviate as little as those of a sound model may before step 1."""
     deviation, scales = case.number("first_pass", "logits_std"), case.fact("first_pass") or {}
@@ -215,9 +238,9 @@ def _remedies(case: Case) -> Iterator[Remedy]:
     if case.target == "trimtab" and "trained" not in (case.fact("first_pass") or {}):  # a model of ours
         deviation = case.setting("model.initialization.standard_deviation")
         if isinstance(deviation, int | float) and deviation > 0.03:
-            yield Remedy(
-                "draw weights with a deviation of 0.02", "trimtab", {"model.initialization.standard_deviation": 0.02}
-            )
+            usual = 0.1 if case.setting("model.name") == "mlp" else 0.02
+            setting = {"model.initialization.standard_deviation": usual}
+            yield Remedy(f"draw weights with a deviation of {usual}", "trimtab", setting)
         if case.setting("model.initialization.depth_scaled") is False:
             yield Remedy(
                 "divide what residual branches begin with by the depth",

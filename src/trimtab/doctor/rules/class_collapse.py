@@ -34,7 +34,7 @@ from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.one_class import is_same, of_one_class
-from trimtab.doctor.reading.thrown import was_thrown
+from trimtab.doctor.reading.thrown import left_at, was_thrown
 from trimtab.runs.printable import printable
 
 CODE: Final = "class-collapse"
@@ -90,7 +90,7 @@ def check(case: Case) -> Iterator[Finding]:
     if was_thrown(case, before + 1, onset):
         return  # it answers alike ever after, whatever its classes
     if streak == len(accuracy):
-        onset = min(onset, 1)
+        onset = min(onset, left_at(case, onset) or 1)
     if last < 0.25 * case.planned_steps or last - int(accuracy.steps[-streak]) < 0.1 * case.planned_steps:
         return
     part = None if loss is None else loss.between(onset, last)

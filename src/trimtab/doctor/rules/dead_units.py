@@ -18,10 +18,11 @@ Source: Lu et al. 2019, arXiv 1903.06733 (dying ReLU); Voita et al. 2023, arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
@@ -35,6 +36,9 @@ LAYER: Final = 0.9
 MORE: Final = 0.2
 FEWEST_WINDOWS: Final = 5
 """Of gradients, to the end of the run, and a fifth of all."""
+NOTHING: Final = 1e-4
+USUAL: Final = 0.1
+"""Norm of a matrix."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -58,9 +62,12 @@ def _without_input(case: Case) -> Finding | None:
     if not pairs:
         return None
     weights, biases = map(list, zip(*pairs, strict=True))
-    still_WP, still_bias_WP = norms_WL[:, weights] == 0, norms_WL[:, biases] == 0
-    hungry_WP = still_WP & (norms_WL[:, biases] > 0)
-    dead_WP = still_WP & still_bias_WP
+    of_weights_WP, of_biases_WP = norms_WL[:, weights], norms_WL[:, biases]
+    nothing_P = _nothing(case, names, weights)
+    hungry_WP = (of_weights_WP <= nothing_P * of_biases_WP) & (of_biases_WP > 0)
+    fed_W1 = np.where(hungry_WP, of_biases_WP, 0.0).max(axis=1, keepdims=True)
+    dead_WP = np.maximum(of_weights_WP, of_biases_WP) <= nothing_P * fed_W1
+    hungry_WP &= ~dead_WP
     there_W = hungry_WP.any(axis=1) & dead_WP.any(axis=1)
     first = len(steps) - int(np.argmin(there_W[::-1])) if not there_W.all() else 0
     if len(steps) - first < max(FEWEST_WINDOWS, len(steps) / 5):
@@ -68,28 +75,44 @@ def _without_input(case: Case) -> Finding | None:
     hungry, dead = hungry_WP[first:].all(axis=0), dead_WP[first:].all(axis=0)
     if not (hungry.any() and dead.any()):
         return None
+    at_hungry = int(np.argmax(hungry))
+    part = float(np.max(of_weights_WP[first:, at_hungry] / of_biases_WP[first:, at_hungry]))
+    zero, own = part == 0.0, float(np.median(of_biases_WP[first:, at_hungry]))
+    little = "exactly zero" if zero else f"at most {part:.1g} of that of its bias"
+    ever, none = ("nothing", "0") if zero else ("next to nothing", "as good as 0")
     onset = int(steps[first - 1]) if first else 1
-    fed = printable(names[weights[int(np.argmax(hungry))]], limit=60)
+    fed = printable(names[weights[at_hungry]], limit=60)
     of = printable(names[weights[int(np.flatnonzero(dead)[-1])]], limit=60)
     return Finding(
         "dead-units",
         "warning",
         0.9,
         onset,
-        f"nothing but zeros goes into {fed.removesuffix('.weight')}: the units before it give 0 for every input",
+        f"{ever} goes into {fed.removesuffix('.weight')}: the units before it give {none} for every input",
         (
             Evidence(
                 "layer/*/grad_norm",
                 (onset, int(steps[-1])),
                 0.0,
                 None,
-                f"from step {onset:,} on the gradient of {fed} is exactly zero in all {len(steps) - first} windows, "
-                f"and that of its bias is not; to {int(dead.sum())} of {len(pairs)} matrices and their biases, as to "
-                f"{of}, no gradient comes at all",
+                f"from step {onset:,} on the gradient of {fed} is {little} in all {len(steps) - first} windows, and "
+                f"{'none' if zero else 'hardly any'} comes to {int(dead.sum())} of {len(pairs)} matrices and their "
+                f"biases, as to {of}; that of its own bias is {own:.2g}",
             ),
         ),
         remedies=tuple(_remedies(case, no_more_die=first == 0, from_the_first=first == 0)),
     )
+
+
+def _nothing(case: Case, names: Sequence[str], weights: Sequence[int]) -> NDArray[np.float64]:
+    """How little of the gradient of its bias that of each matrix may be, to say that nothing goes in [P]: exactly 0,
+    but for matrices that are known to be of usual size, as what small ones hand on is small, too."""
+    _, known, norms_WL = case.history.layers.values("weight_norm")
+    if not norms_WL.size:
+        return np.zeros(len(weights))
+    size = {name: float(np.nanmin(norms_WL[:, at])) for at, name in enumerate(known)}
+    usual = [size.get(names[at], 0.0) > USUAL and "norm" not in names[at] for at in weights]
+    return np.where(usual, NOTHING, 0.0)
 
 
 def _examined(case: Case) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """double-softmax: the loss takes a softmax of what is a softmax already.
 
-Looks for: answers that are probabilities before step 1 (the fact `first_batch.sum_to_one`). In logs without it: a loss
+Looks for: answers that are probabilities before step 1 (the fact `first_batch.sum_to_one`; of several labels a text all
+    between 0 and 1, `within_one`). In logs without it: a loss
     that never comes below ln(1 + (K - 1) / e), the least that cross-entropy can be of probabilities of K classes,
     while the accuracy is that of a model whose loss would be far lower, or lower and still falling; the loss must
     begin near ln K. Or a validation loss that has the same sum with the accuracy, evaluation after evaluation, while
@@ -67,6 +68,11 @@ def check(case: Case) -> Iterator[Finding]:
     """A warning: surely by the fact, probably by the floor."""
     curve = Curve.of(case.loss())
     if curve is None:
+        return
+    within = case.number("first_batch", "within_one")
+    if within is not None:
+        if within == 1.0:
+            yield _of_labels(curve)
         return
     share = case.number("first_batch", "sum_to_one")
     if share is not None:
@@ -194,6 +200,27 @@ def _stands(curve: Curve) -> bool:
 def floor_of(number: float) -> float:
     """The cross-entropy of probabilities taken for logits, where the right one of so many is 1."""
     return math.log(1.0 + (number - 1.0) / math.e)
+
+
+def _of_labels(curve: Curve) -> Finding:
+    told = (
+        "before step 1 all answers lie between 0 and 1: as logits they cost ln 2 at least where a label is not there, "
+        "and 0.31 where it is"
+    )
+    lowest = float(curve.smoothed.min())
+    level = f"the training loss comes to {format.decimal(lowest)} at best"
+    return Finding(
+        CODE,
+        "warning",
+        0.9,
+        1,
+        "the loss takes a sigmoid of what is one already",
+        (
+            Evidence("facts.first_batch.within_one", (0, 1), 1.0, 0.0, told),
+            Evidence("train/loss", (curve.first_step, curve.last_step), lowest, None, level),
+        ),
+        remedies=(Remedy("take the sigmoid out of the model: the loss makes its own of logits"),),
+    )
 
 
 def _finding(case: Case, curve: Curve, share: float) -> Finding:

@@ -8,7 +8,8 @@ Evidence: the level beside the yardstick, the progress of the last stretch, the 
 Remedy: a larger model (at a usual rate, where that of the small one is higher), less regularization, a longer or better
     schedule; where controllers cut the learning rate to less than half, leaving it alone.
 False alarms: tasks whose noise is irreducible. A run of fewer than 20 tokens for each parameter is short, whatever the
-    size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but
+    size of its model, and stands still where its rate has come down; but one that rests where pairs are, at a high
+    rate, sees one token alone. Without a yardstick it is withheld, but
     where both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess; where they
     lie close together at three quarters of it and more they may still creep. That is a remark, as fine-tuning and hard
     data do the same, and a warning where weights are new and classes are as many as letters.
@@ -24,6 +25,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.context import rests_at_pairs
 from trimtab.doctor.reading.curves import Curve, Phases
 from trimtab.doctor.reading.evaluations import unchanged_since
 from trimtab.doctor.reading.levels import (
@@ -83,7 +85,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if is_first_stand(case, float(level.values.min())):
         return
     tokens, parameters = tokens_seen(case), case.number("parameters", "total")
-    if tokens is not None and parameters and tokens < FEWEST_TOKENS * parameters:
+    short = tokens is not None and parameters is not None and tokens < FEWEST_TOKENS * parameters
+    if short and not rests_at_pairs(case, training, bigram):
         return
     lowest = float(level.values.min()) if is_judged else level.floor
     if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (NEAR * bigram):

@@ -2,7 +2,8 @@
 
 Looks for: parameters of the same name in layers of a stack (`blocks.0.…`, `blocks.1.…`), whose gradient in the
     first third of the layers is a hundredth of that in the last third or less, in nearly every window (a thousandth in
-    most of them does: it may come back late), and falls from layer to layer on the way back. A gradient of exactly
+    most of them does: it may come back late; or from the first step on through a fifth of the run, in which nothing is
+    learned), and falls from layer to layer on the way back. A gradient of exactly
     zero is another fault: frozen-parameters.
 Why it matters: early layers hardly learn; with plain gradient descent not at all, and with Adam only where the
     gradient stays above its epsilon and above what is lost in rounding.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.medians import median
 from trimtab.runs.printable import printable
 
@@ -39,6 +41,11 @@ ALWAYS: Final = 0.8
 """Of the windows."""
 MOSTLY: Final = 0.5
 """The same of a gradient that is a thousandth in most of them: it may have come back since."""
+FOR_LONG: Final = 0.2
+"""Of the run, from its first step: a gradient that comes back later has cost that much."""
+STANDS: Final = 0.03
+"""Of the loss, that it may gain meanwhile: the bias of the last layer is soon learned."""
+FEWEST_STEPS: Final = 8
 DESCENT: Final = 0.7
 """Of the steps from layer to layer that must go down, on the way back."""
 
@@ -60,12 +67,12 @@ def check(case: Case) -> Iterator[Finding]:
             continue
         norms_WD = norms_WD[there_W]
         least_W, most_W = norms_WD[:, :third].min(axis=1), norms_WD[:, -third:].max(axis=1)
-        if 2 * (least_W >= 1.001 * FADED * most_W).sum() > len(norms_WD) and not _as_built(np.log10(norms_WD[[0, -1]])):
-            continue  # as nearly always, without the others' logarithms
+        if 2 * (least_W >= 1.001 * FADED * most_W).sum() > len(norms_WD) and least_W[0] >= 1.001 * GRAVE * most_W[0]:
+            continue  # as nearly always, without logarithms
         logs = np.log10(norms_WD)
         ratios_W = logs[:, :third].mean(axis=1) - logs[:, -third:].mean(axis=1)
         usual = median(ratios_W)
-        if usual >= np.log10(FADED) and not _as_built(logs):
+        if usual >= np.log10(FADED) and not _as_built(logs) and not _stood(case, steps[there_W], ratios_W):
             continue
         low = ratios_W < np.log10(FADED)
         profile = np.median(logs, axis=0)
@@ -74,6 +81,10 @@ def check(case: Case) -> Iterator[Finding]:
             usual, profile, downward = float(logs[0, 0] - logs[0, -1]), logs[0], 1.0
             low = np.ones(len(logs), np.bool_)
         always = low.mean() >= (ALWAYS if usual > np.log10(GRAVE) else MOSTLY)
+        if not (usual < np.log10(FADED) and always) and _stood(case, steps[there_W], ratios_W):
+            low, always = ratios_W < np.log10(GRAVE), True
+            usual, profile = median(ratios_W[low]), np.median(logs[low], axis=0)
+            downward = float((np.diff(profile) > 0).mean())
         if usual < np.log10(FADED) and always and downward >= DESCENT:
             found = (usual, int(steps[there_W][int(np.argmax(low))]), stack, (10.0**profile).tolist())
             worst = min(worst, found) if worst is not None else found
@@ -101,6 +112,22 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         remedies=tuple(_remedies(case)),
     )
+
+
+def _stood(case: Case, steps_W: NDArray[np.int64], ratios_W: NDArray[np.float64]) -> bool:
+    """Whether the gradient fades to a thousandth from the first window on, for a fifth of the run or more, and nothing
+    is learned until it comes back."""
+    faded = ratios_W < np.log10(GRAVE)
+    back = len(faded) if faded.all() else int(np.argmin(faded))
+    curve = Curve.of(case.loss())
+    if not back or steps_W[back - 1] < FOR_LONG * case.planned_steps or curve is None:
+        return False
+    stretch = curve.between(int(steps_W[back - 1]) // 4, int(steps_W[back - 1]))
+    if stretch is None or len(stretch) < FEWEST_STEPS:
+        return False
+    half = len(stretch) // 2
+    first, then = float(stretch.values[:half].mean()), float(stretch.values[half:].mean())
+    return first - then < max(STANDS * abs(first), stretch.error(half))
 
 
 def _as_built(logs_WD: NDArray[np.float64]) -> bool:
