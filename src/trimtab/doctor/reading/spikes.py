@@ -24,7 +24,7 @@ BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
 SMOOTH: Final = 5
 """Values whose median tells that the loss is back."""
-LITTLE, FEW = 0.2, 24
+LITTLE, FEW = 0.2, 3
 """Times the noise of all steps, that the middle of differences hardly is off; and places that are no more work."""
 NEARBY: Final = 64
 """Values after a spike's first in which its end is looked for before all others are."""
@@ -65,10 +65,13 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         if scale == 15 and not _may_rise(curve.running_median(5), low, max(begun, half), half, enough):
             break
         values = single.values if scale == 1 else curve.running_median(scale)
-        highest = float((values[half:] - low[: len(low) - half])[max(begun - half, 0) :].max(initial=-np.inf))
+        most = (values[half:] - low[: len(low) - half])[max(begun - half, 0) :]
+        highest = float(most.max(initial=-np.inf))
         if not highest > enough or not highest > (enough := max(enough, NOISES * _wandering(curve))):
             continue
-        level = single.trailing_median(width)
+        # Of single values all tell how far they reach; of medians the level is wanted where one may be high.
+        may = np.flatnonzero(most > enough) + max(begun - half, 0) if scale > 1 and buckets else None
+        level = single.trailing_median(width, may)
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
         high = excess > enough
@@ -142,14 +145,23 @@ def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Float
     if len(places) <= FEW or len(curve) < width + 2:
         return np.zeros(len(places), np.bool_)
     differences, begins, little = np.diff(curve.values), np.maximum(places - width - 1, 0), LITTLE * curve.noise
+    distances, near = np.abs(differences), bounds * (np.sqrt(2) / NORMAL * (1 - 1e-9)) - little
     quiet = np.ones(len(places), np.bool_)
     for side in (differences <= little, differences >= -little):
-        num = np.concatenate([[0], np.cumsum(side)])
-        quiet &= 2 * (num[begins + width] - num[begins]) > width
-    near = bounds * (np.sqrt(2) / NORMAL * (1 - 1e-9)) - little
-    windows = sliding_window_view(np.abs(differences), width)[begins]
-    quiet &= 2 * np.count_nonzero(windows < near[:, np.newaxis], axis=1) > width
+        quiet &= 2 * _num_in(side, begins, width) > width
+    # The least of the bounds is enough for most places; the others are counted one by one.
+    unsure = np.flatnonzero(quiet & (2 * _num_in(distances < near.min(), begins, width) <= width))
+    if len(unsure):
+        windows = sliding_window_view(distances, width)[begins[unsure]]
+        quiet[unsure] = 2 * np.count_nonzero(windows < near[unsure, np.newaxis], axis=1) > width
     return quiet
+
+
+def _num_in(which: NDArray[np.bool_], begins: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """How many of `which` are in the `width` values from each of `begins`."""
+    num = np.concatenate([[0], np.cumsum(which)])
+    found: NDArray[np.int64] = num[begins + width] - num[begins]
+    return found
 
 
 def _may_rise(smooth: Floats, low: Floats, begin: int, half: int, least: float) -> bool:
@@ -163,11 +175,15 @@ def _may_rise(smooth: Floats, low: Floats, begin: int, half: int, least: float) 
 def _is_beyond_usual(excess: Floats, width: int, places: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each of `places` exceeds twice what one in twenty of the `width` values before it does: batches of mixed
     difficulty reach so far. By counting, but where it is between two of them."""
-    beyond = np.ones(len(places), np.bool_)
+    beyond, at = np.ones(len(places), np.bool_), int((width - 1) * 0.95)
     late = np.flatnonzero(places >= width)
     if len(late):
+        # So are most by the lowest of them; the others are counted one by one.
+        lowest = 0.5 * float(excess[places[late]].min())
+        late = late[_num_in(excess < lowest, places[late] - width, width) <= at + 1]
+    if len(late):
         windows, half = sliding_window_view(excess, width)[places[late] - width], 0.5 * excess[places[late]]
-        num_below, at = np.count_nonzero(windows < half[:, np.newaxis], axis=1), int((width - 1) * 0.95)
+        num_below = np.count_nonzero(windows < half[:, np.newaxis], axis=1)
         beyond[late] = num_below > at + 1
         near = np.flatnonzero(num_below == at + 1)
         beyond[late[near]] = half[near] > quantiles(windows[near], 0.95)
