@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, Final, Self, final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.reading.medians import (
@@ -24,6 +23,7 @@ from trimtab.doctor.reading.medians import (
     sliding_deviation,
     sliding_median,
     sliding_minimum,
+    windows,
 )
 from trimtab.doctor.reading.once import once
 from trimtab.runs.history import Series
@@ -88,7 +88,7 @@ class Curve:
     @cached_property
     def width(self) -> int:
         """Values that smoothing looks at: a fortieth of the curve, odd, 5 to 101."""
-        return int(np.clip(len(self) // 40, 2, 50)) * 2 + 1
+        return min(max(len(self) // 40, 2), 50) * 2 + 1
 
     @cached_property
     def smoothed(self) -> Floats:
@@ -132,9 +132,9 @@ class Curve:
         """The noise of single values at a few `places`, that of all elsewhere."""
         known, noise = self._noises(width), np.full(len(self), self.noise)
         new = np.array([place for place in places.tolist() if place not in known], np.int64)
-        if len(new):
+        if len(new) > FEW // 4:
             known.update(zip(new.tolist(), local_noise(self.values, width, new, self.noise)[new].tolist(), strict=True))
-        noise[places] = [known[place] for place in places.tolist()]
+        noise[places] = [self.noise_at(place, width) for place in places.tolist()]
         return noise
 
     def noise_at(self, place: int, width: int) -> float:
@@ -265,7 +265,7 @@ def noise_of(values: Floats) -> float:
     """Standard deviation of single values around their trend, robustly: 0 for fewer than three."""
     if len(values) < 3:
         return 0.0
-    differences = np.diff(values)
+    differences = values[1:] - values[:-1]
     return float(NORMAL * median(np.abs(differences - median(differences))) / np.sqrt(2))
 
 
@@ -290,14 +290,14 @@ def local_noise(values: Floats, width: int, places: Steps | None = None, whole: 
     noise = np.full(len(values), whole)
     if len(values) < width + 2:
         return noise
-    differences = np.diff(values)
+    differences = values[1:] - values[:-1]
     # The differences of the window that ends at `i - 1` do not contain the value at `i`.
     begins = np.maximum(np.arange(len(values)) - width - 1, 0)
     if places is None or len(places) > len(values) // 8:
         around = sliding_deviation(differences, width)[begins]
         places = np.arange(len(values))
     else:
-        around = deviations(sliding_window_view(differences, width)[begins[places]])
+        around = deviations(windows(differences, width)[begins[places]])
     noise[places] = np.maximum(NORMAL * around / np.sqrt(2), whole)
     return noise
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -35,6 +34,14 @@ _WIDTHS: Final = 16
 """Values in a window for each of them, beyond which twice as many are."""
 _WIDE: Final = 128
 """Values in a window whose deviations are quicker found in a list that is kept in order."""
+
+
+def windows(values: Floats, width: int) -> Floats:
+    """Each `width` neighbours [N - width + 1, width], in place: what numpy's sliding_window_view gives, in a tenth of
+    its time."""
+    values = np.ascontiguousarray(values)
+    num, size = len(values) - width + 1, values.itemsize
+    return np.ndarray((num, width), values.dtype, values, strides=(size, size))
 
 
 def median(values: NDArray[np.number[Any]]) -> float:
@@ -106,7 +113,7 @@ def sliding_median(values: Floats, width: int) -> Floats:
     if width in (3, 5):
         return _of_few([values[begin : len(values) - width + 1 + begin] for begin in range(width)])
     if width < 2 * _TOGETHER[0] or (width <= _NARROW and len(values) < _SHORT) or np.isnan(values).any():
-        return medians(sliding_window_view(values, width))
+        return medians(windows(values, width))
     together = next(num for num in _TOGETHER if width < _WIDTHS * num or num == _TOGETHER[-1])
     lower, upper = _middles(values, width, together)
     middle: Floats = upper if width % 2 else (lower + upper) / 2
@@ -125,7 +132,7 @@ def sliding_minimum(values: Floats, width: int) -> Floats:
 def sliding_deviation(values: Floats, width: int) -> Floats:
     """The median distance of each `width` neighbours from their median [N - width + 1]."""
     if width <= _WIDE or np.isnan(values).any():
-        return deviations(sliding_window_view(values, width))
+        return deviations(windows(values, width))
     return np.fromiter(_deviations(values, width), np.float64, len(values) - width + 1)
 
 
@@ -200,7 +207,7 @@ def _middles(values: Floats, width: int, together: int) -> Floats:
     num = len(values) - width + 1
     groups = -(-num // together)
     values = np.concatenate([values, np.full(groups * together - num, values[-1])])
-    shared = sliding_window_view(values[together - 1 :], width - together + 1)[::together]
+    shared = windows(values[together - 1 :], width - together + 1)[::together]
     kept = np.sort(shared, axis=1)[:, width // 2 - together : width // 2 + 1].T.copy()  # a column for each group
     while together > 1:
         half, groups = together // 2, kept.shape[1]

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, NORMAL, Curve, Floats, running_median
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
-from trimtab.doctor.reading.medians import is_median_at_most, median, medians, quantile, quantiles
+from trimtab.doctor.reading.medians import is_median_at_most, median, medians, quantile, quantiles, windows
 
 NOISES: Final = 8.0
 NOW_AND_THEN: Final = 0.05
@@ -144,7 +143,7 @@ def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Float
     """
     if len(places) <= FEW or len(curve) < width + 2:
         return np.zeros(len(places), np.bool_)
-    differences, begins, little = np.diff(curve.values), np.maximum(places - width - 1, 0), LITTLE * curve.noise
+    differences, begins, little = curve.values[1:] - curve.values[:-1], np.maximum(places - width - 1, 0), LITTLE * curve.noise
     distances, near = np.abs(differences), bounds * (np.sqrt(2) / NORMAL * (1 - 1e-9)) - little
     quiet = np.ones(len(places), np.bool_)
     for side in (differences <= little, differences >= -little):
@@ -152,8 +151,8 @@ def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Float
     # The least of the bounds is enough for most places; the others are counted one by one.
     unsure = np.flatnonzero(quiet & (2 * _num_in(distances < near.min(), begins, width) <= width))
     if len(unsure):
-        windows = sliding_window_view(distances, width)[begins[unsure]]
-        quiet[unsure] = 2 * np.count_nonzero(windows < near[unsure, np.newaxis], axis=1) > width
+        around = windows(distances, width)[begins[unsure]]
+        quiet[unsure] = 2 * np.count_nonzero(around < near[unsure, np.newaxis], axis=1) > width
     return quiet
 
 
@@ -182,11 +181,11 @@ def _is_beyond_usual(excess: Floats, width: int, places: NDArray[np.int64]) -> N
         lowest = 0.5 * float(excess[places[late]].min())
         late = late[_num_in(excess < lowest, places[late] - width, width) <= at + 1]
     if len(late):
-        windows, half = sliding_window_view(excess, width)[places[late] - width], 0.5 * excess[places[late]]
-        num_below = np.count_nonzero(windows < half[:, np.newaxis], axis=1)
+        before, half = windows(excess, width)[places[late] - width], 0.5 * excess[places[late]]
+        num_below = np.count_nonzero(before < half[:, np.newaxis], axis=1)
         beyond[late] = num_below > at + 1
         near = np.flatnonzero(num_below == at + 1)
-        beyond[late[near]] = half[near] > quantiles(windows[near], 0.95)
+        beyond[late[near]] = half[near] > quantiles(before[near], 0.95)
     return beyond
 
 
