@@ -83,11 +83,13 @@ def _no_louder_than_sure(finding: Finding) -> Finding:
 
 def is_there(case: Case, signal: str) -> bool:
     """Whether a signal was logged: a metric, `layer/*/<metric>`, `facts.<path>`, or `one or another`."""
+    if case.history.has(signal):
+        return True
     if " or " in signal:
         return any(is_there(case, one) for one in signal.split(" or "))
     if signal.startswith("facts."):
         return case.fact(*signal.split(".")[1:]) is not None
-    return case.history.has(signal) or case.evaluated(signal) is not None
+    return case.evaluated(signal) is not None
 
 
 def without_doubles(findings: Sequence[Finding]) -> list[Finding]:

@@ -202,8 +202,9 @@ class Series:
     def finite(self) -> tuple[Steps, Floats]:
         """Steps and means of the buckets that hold a finite sample."""
         mean = self.mean
-        kept = np.isfinite(mean)
-        return (self.steps.copy(), mean) if kept.all() else (self.steps[kept], mean[kept])
+        if self._is_finite or (kept := np.isfinite(mean)).all():
+            return self.steps.copy(), mean
+        return self.steps[kept], mean[kept]
 
     def raw(self) -> tuple[Steps, Floats]:
         """The newest 4,096 samples one by one, non-finite ones included."""
@@ -335,7 +336,9 @@ class Layers:
         """Steps [W], layer names [L] and values [W, L] of one metric, not to be written."""
         if metric not in self._views:
             layers, columns = self._named(metric)
-            steps, values_WL = np.array(self._steps, np.int64), self._in(columns)
+            known = next(iter(self._views.values()), None)  # of another metric, whose steps are the same
+            steps = np.array(self._steps, np.int64) if known is None else known[0]
+            values_WL = self._in(columns)
             steps.flags.writeable = values_WL.flags.writeable = False
             self._views[metric] = steps, layers, values_WL
         return self._views[metric]
@@ -458,14 +461,14 @@ class History:
     @property
     def series(self) -> Mapping[str, Series]:
         """Metric name to its values; evaluations among them, at the steps where they took place."""
-        self._settle()
+        if self._waiting:
+            self._settle()
         return self._series
 
     def _settle(self) -> None:
         """Take in the lines that were put aside."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self.extend(waiting)
+        waiting, self._waiting = self._waiting, []
+        self.extend(waiting)
 
     @property
     def last_step(self) -> int:

@@ -152,7 +152,7 @@ def _witness(case: Case, series: Series) -> bool:
     norms = case.history.get("grad_norm")
     if norms is None or norms.width > 1 or not np.array_equal(norms.steps, series.steps):
         return False
-    values, curve = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0), Curve.of(series)
+    values, curve = np.where(np.isfinite(norms.mean), norms.mean, 0.0), Curve.of(series)
     begin = len(values) // 4  # earlier the weights themselves are unsteady
     if curve is None or len(values) - begin < FEWEST:
         return False
