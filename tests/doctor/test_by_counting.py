@@ -61,7 +61,7 @@ def test_medians_of_fifteen_rise_only_where_they_may(seed: int) -> None:
     low, values = curve.below_trailing_median(15), curve.running_median(15)
     for least in (0.02, 0.1, 0.2, 0.4):
         rises = bool((values[8:] - low[1 : len(low) - 7] > least).any())
-        assert may_rise(curve.running_median(5), low, 8, 7, least) or not rises
+        assert may_rise(curve.values, curve.running_median(5), low, 8, least) or not rises
 
 
 def test_the_noise_of_a_place_is_known_once() -> None:

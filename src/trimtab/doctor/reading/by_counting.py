@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.reading.curves import NORMAL, Curve, Floats
-from trimtab.doctor.reading.medians import quantiles, windows
+from trimtab.doctor.reading.medians import medians, quantiles, windows
 
 LITTLE, FEW = 0.2, 3
 """Times the noise of all steps, that the middle of differences hardly is off; and places that are no more work."""
@@ -35,12 +35,17 @@ def is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Floats
     return quiet
 
 
-def may_rise(smooth: Floats, low: Floats, begin: int, half: int, least: float) -> bool:
+def may_rise(values: Floats, smooth: Floats, low: Floats, begin: int, least: float) -> bool:
     """Whether medians of 15 may come to `least` above what the level is nowhere below: half of 15 values are above
-    what no half of any of its three fives is above."""
+    what no half of any of its three fives is above. They are computed where that is so, but at the ends."""
+    half = 7
     beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
     most = np.maximum(np.maximum(beside[:-10], beside[10:]), smooth)
-    return bool((most[begin:] - low[begin - half : len(low) - half] > least).any())
+    places = begin + np.flatnonzero(most[begin:] - low[begin - half : len(low) - half] > least)
+    inside = places[(places >= half) & (places < len(values) - half)]
+    if len(inside) < len(places) or not len(inside):
+        return len(places) > 0
+    return bool((medians(windows(values, 2 * half + 1)[inside - half]) - low[inside - half] > least).any())
 
 
 def is_beyond_usual(excess: Floats, width: int, places: NDArray[np.int64]) -> NDArray[np.bool_]:

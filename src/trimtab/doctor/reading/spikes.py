@@ -60,7 +60,7 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
         # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
         low, enough = single.below_trailing_median(width), max(noises * single.noise, least)
-        if scale == 15 and not may_rise(curve.running_median(5), low, max(begun, half), half, enough):
+        if scale == 15 and not may_rise(curve.values, curve.running_median(5), low, max(begun, half), enough):
             break
         values = single.values if scale == 1 else curve.running_median(scale)
         most = (values[half:] - low[: len(low) - half])[max(begun - half, 0) :]
