@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.doctor.reading.by_counting import is_beyond_usual, is_quiet, may_rise
 from trimtab.doctor.reading.curves import Curve, local_noise
 from trimtab.doctor.reading.medians import is_median_at_most
-from trimtab.doctor.reading.spikes import _is_beyond_usual, _is_quiet, _may_rise, spikes_of
+from trimtab.doctor.reading.spikes import spikes_of
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -33,14 +34,14 @@ def test_a_place_is_quiet_only_where_its_noise_is_less(seed: int, num: int, time
     noise = local_noise(curve.values, width)[places]
     bounds = noise * np.random.default_rng(seed + 1).uniform(0.7, times + 0.7, len(places))
     bounds = np.maximum(bounds, 1.001 * curve.noise)
-    assert (noise < bounds)[_is_quiet(curve, width, places, bounds)].all()
+    assert (noise < bounds)[is_quiet(curve, width, places, bounds)].all()
 
 
 def test_most_places_are_known_to_be_quiet() -> None:
     curve = rough(0, 2000)
     places = np.arange(500, 2000, 20)
     bounds = 2.0 * local_noise(curve.values, 200)[places]
-    assert _is_quiet(curve, 200, places, bounds).mean() > 0.9
+    assert is_quiet(curve, 200, places, bounds).mean() > 0.9
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,7 +52,7 @@ def test_what_is_beyond_what_one_in_twenty_exceeds(seed: int, width: int, digits
     expected = [
         at < width or bool(excess[at] > 2.0 * np.quantile(excess[at - width : at], 0.95)) for at in places.tolist()
     ]
-    assert _is_beyond_usual(excess, width, places).tolist() == expected
+    assert is_beyond_usual(excess, width, places).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -60,7 +61,7 @@ def test_medians_of_fifteen_rise_only_where_they_may(seed: int) -> None:
     low, values = curve.below_trailing_median(15), curve.running_median(15)
     for least in (0.02, 0.1, 0.2, 0.4):
         rises = bool((values[8:] - low[1 : len(low) - 7] > least).any())
-        assert _may_rise(curve.running_median(5), low, 8, 7, least) or not rises
+        assert may_rise(curve.values, curve.running_median(5), low, 8, least) or not rises
 
 
 def test_the_noise_of_a_place_is_known_once() -> None:

@@ -50,10 +50,26 @@ def test_they_are_those_of_numpy(seed: int, num: int, part: float, digits: int, 
     assert growing_median(values).tolist() == grown
     before = [float(np.median(values[max(0, index - width) : index])) for index in range(1, num)]
     assert trailing_median(values, width)[1:].tolist() == before
-    assert Curve(np.arange(num), values).trailing_median(width)[1:].tolist() == before
+    curve, few = Curve(np.arange(num), values), np.arange(1, num, max(1, num // 20))
+    assert curve.trailing_median(width, few)[few].tolist() == [before[place - 1] for place in few.tolist()]
+    assert curve.trailing_median(width)[1:].tolist() == before
     half = (num - 1) // 2 if num > 2 else 0
     padded = sliding_window_view(np.pad(values, half, mode="reflect"), 2 * half + 1)
     assert running_median(values, 2 * half + 1).tolist() == np.median(padded, axis=1).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), num=st.integers(800, 4_100), part=st.floats(0, 1), digits=st.sampled_from([0, 1, 16]))
+def test_of_many_values_a_sample_tells_where_they_are(seed: int, num: int, part: float, digits: int) -> None:
+    random = np.random.default_rng(seed)
+    values = np.round(random.standard_t(2, num), digits)
+    orders = values, np.sort(values), np.where(np.arange(num) % 16 == 0, values - 9.0, values), np.abs(values)
+    for some in (*orders, np.where(values > 1.0, np.inf, values)):
+        assert median(some) == np.median(some)
+    for some in orders:
+        assert quantile(some, part) == np.quantile(some, part)
+        assert lower_quantile(some, part) == np.quantile(some, part, method="lower")
+    assert np.isnan(median(np.where(np.arange(num) == num // 2, np.nan, values)))
 
 
 @pytest.mark.parametrize("width", [3, 5, 6, 51, 199, 200])

@@ -60,12 +60,11 @@ def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:
 
 def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
     """What one rule says of `case`, before causes are put before what they explain."""
-    task, tasks = case.fact("task"), CODES[code].tasks
-    if tasks and task is not None and task not in tasks:
+    tasks, signals = CODES[code].tasks, CODES[code].signals
+    if tasks and (task := case.fact("task")) is not None and task not in tasks:
         return
-    missing = tuple(signal for signal in CODES[code].signals if not is_there(case, signal))
-    if missing:
-        yield Withheld(code, missing)
+    if missing := [signal for signal in signals if not is_there(case, signal)]:
+        yield Withheld(code, tuple(missing))
         return
     if code in LEVELS and (beside := moved_by(case)) is not None:
         yield Withheld(code, (f"a loss whose level means the same all along, which that beside {beside} does not",))
@@ -84,11 +83,13 @@ def _no_louder_than_sure(finding: Finding) -> Finding:
 
 def is_there(case: Case, signal: str) -> bool:
     """Whether a signal was logged: a metric, `layer/*/<metric>`, `facts.<path>`, or `one or another`."""
+    if case.history.has(signal):
+        return True
     if " or " in signal:
         return any(is_there(case, one) for one in signal.split(" or "))
     if signal.startswith("facts."):
         return case.fact(*signal.split(".")[1:]) is not None
-    return case.history.has(signal) or case.evaluated(signal) is not None
+    return case.evaluated(signal) is not None
 
 
 def without_doubles(findings: Sequence[Finding]) -> list[Finding]:

@@ -113,6 +113,8 @@ def _of_mixed_parts(column: Sequence[Any], firsts: Steps, nums: Steps) -> tuple[
 
 def _ranges(firsts: Steps, nums: Steps) -> Steps:
     """first, first + 1, … of each part, one behind the other."""
+    if len(firsts) and (firsts[1:] == firsts[:-1] + nums[:-1]).all():  # as most often: each goes on from the one before
+        return np.arange(firsts[0], firsts[-1] + nums[-1])
     begins = np.cumsum(nums) - nums
     offsets: Steps = np.repeat(firsts - begins, nums)
     return np.arange(len(offsets)) + offsets

@@ -85,8 +85,8 @@ class Series:
         if not len(steps):
             return
         self._view, self._mean, self.derived = None, None, {}
-        bad = ~np.isfinite(values)
-        if bad.any():
+        if not (finite := np.isfinite(values)).all():
+            bad = ~finite
             if self.first_bad_step is None:
                 self.first_bad_step = int(steps[bad][0])
             self.last_bad_step = int(steps[bad][-1])
@@ -115,10 +115,14 @@ class Series:
                 continue
             num = min(room, (len(steps) - taken) // self.width)
             end = taken + num * self.width
-            self._put(_buckets(steps[taken:end], values[taken:end], self.width))
+            self._put(_buckets(steps[taken:end], values[taken:end], self.width, self._is_finite))
             self._num_closed, taken = self._num_closed + num, end
         self._open = [(steps[taken:], values[taken:])] if taken < len(steps) else []
         self._num_open = len(steps) - taken
+
+    @property
+    def _is_finite(self) -> bool:
+        return self.first_bad_step is None
 
     def _put(self, buckets: _Columns) -> None:
         """Write buckets behind the closed ones."""
@@ -137,7 +141,7 @@ class Series:
         if self._view is None:
             if self._num_open:
                 steps, values = _joined(self._open)
-                self._put(_buckets(steps, values, len(steps)))
+                self._put(_buckets(steps, values, len(steps), self._is_finite))
             self._view = _first(self._table, self._num_closed + bool(self._num_open))
         return self._view
 
@@ -170,8 +174,10 @@ class Series:
         """The mean of each bucket's finite samples [N], not to be written; NaN where there are none."""
         if self._mean is None:
             total, finite = self.columns.total, self.columns.finite
-            if self.width == 1 and len(total) and finite.min() > 0:
-                self._mean = total.copy()
+            if self._is_finite:
+                self._mean = total / self.width
+                if self._num_open:
+                    self._mean[-1] = total[-1] / self._num_open
             else:
                 with np.errstate(invalid="ignore"):  # 0 / 0, which is NaN
                     self._mean = total / finite
@@ -196,8 +202,9 @@ class Series:
     def finite(self) -> tuple[Steps, Floats]:
         """Steps and means of the buckets that hold a finite sample."""
         mean = self.mean
-        kept = np.isfinite(mean)
-        return (self.steps.copy(), mean) if kept.all() else (self.steps[kept], mean[kept])
+        if self._is_finite or (kept := np.isfinite(mean)).all():
+            return self.steps.copy(), mean
+        return self.steps[kept], mean[kept]
 
     def raw(self) -> tuple[Steps, Floats]:
         """The newest 4,096 samples one by one, non-finite ones included."""
@@ -224,6 +231,8 @@ def _first(columns: _Columns, num: int) -> _Columns:
 
 
 def _joined(parts: Collection[tuple[Steps, Floats]]) -> tuple[Steps, Floats]:
+    if len(parts) == 1:
+        return next(iter(parts))
     return np.concatenate([steps for steps, _ in parts]), np.concatenate([values for _, values in parts])
 
 
@@ -241,23 +250,22 @@ def _halved(columns: _Columns) -> _Columns:
     )
 
 
-def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
+def _buckets(steps: Steps, values: Floats, width: int, is_finite: bool) -> _Columns:
     """Whole buckets of `width` samples. Sums go by pairs, as joining neighbours does: the same bits either way."""
-    if width == 1 and np.isfinite(values).all():
-        ones = np.ones(len(steps), np.int64)
-        return _Columns(steps, steps, values, values, values, ones, ones)
-    finite_NW, values_NW = np.isfinite(values).reshape(-1, width), values.reshape(-1, width)
-    masked = total_NW = values_NW
-    is_finite = bool(finite_NW.all())
+    first, last = steps[::width], steps[width - 1 :: width]
+    finite = count = np.full(len(first), width, np.int64)
+    if width == 1 and is_finite:
+        return _Columns(first, last, values, values, values, finite, count)
+    masked_WN = total_WN = np.ascontiguousarray(values.reshape(-1, width).T)  # a column for each bucket
     if not is_finite:
-        masked, total_NW = np.where(finite_NW, values_NW, np.nan), np.where(finite_NW, values_NW, 0.0)
-    while (size := total_NW.shape[1]) > 1:
-        pairs = total_NW[:, 0 : size - 1 : 2] + total_NW[:, 1::2]
-        total_NW = np.concatenate([pairs, total_NW[:, -1:]], axis=1) if size % 2 else pairs
-    first, last = steps.reshape(-1, width)[:, 0], steps.reshape(-1, width)[:, -1]
-    count = np.full(len(first), width, np.int64)
-    low, high = np.fmin.reduce(masked, axis=1), np.fmax.reduce(masked, axis=1)
-    return _Columns(first, last, total_NW[:, 0], low, high, count if is_finite else finite_NW.sum(axis=1), count)
+        finite_WN = np.isfinite(total_WN)
+        masked_WN, total_WN = np.where(finite_WN, total_WN, np.nan), np.where(finite_WN, total_WN, 0.0)
+        finite = finite_WN.sum(axis=0)
+    while (size := len(total_WN)) > 1:
+        pairs = total_WN[0 : size - 1 : 2] + total_WN[1::2]
+        total_WN = np.concatenate([pairs, total_WN[-1:]]) if size % 2 else pairs
+    low, high = np.fmin.reduce(masked_WN, axis=0), np.fmax.reduce(masked_WN, axis=0)
+    return _Columns(first, last, total_WN[0], low, high, finite, count)
 
 
 @final
@@ -328,7 +336,9 @@ class Layers:
         """Steps [W], layer names [L] and values [W, L] of one metric, not to be written."""
         if metric not in self._views:
             layers, columns = self._named(metric)
-            steps, values_WL = np.array(self._steps, np.int64), self._in(columns)
+            known = next(iter(self._views.values()), None)  # of another metric, whose steps are the same
+            steps = np.array(self._steps, np.int64) if known is None else known[0]
+            values_WL = self._in(columns)
             steps.flags.writeable = values_WL.flags.writeable = False
             self._views[metric] = steps, layers, values_WL
         return self._views[metric]
@@ -451,14 +461,14 @@ class History:
     @property
     def series(self) -> Mapping[str, Series]:
         """Metric name to its values; evaluations among them, at the steps where they took place."""
-        self._settle()
+        if self._waiting:
+            self._settle()
         return self._series
 
     def _settle(self) -> None:
         """Take in the lines that were put aside."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self.extend(waiting)
+        waiting, self._waiting = self._waiting, []
+        self.extend(waiting)
 
     @property
     def last_step(self) -> int:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, final
+from typing import Any, Final, Self, final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.reading.medians import (
@@ -23,10 +22,14 @@ from trimtab.doctor.reading.medians import (
     medians,
     sliding_deviation,
     sliding_median,
+    sliding_minimum,
+    windows,
 )
 from trimtab.doctor.reading.once import once
 from trimtab.runs.history import Series
 
+FEW: Final = 24
+"""Places at which medians are quicker found one by one."""
 ERROR_OF_MEDIAN = 1.2533
 """Standard error of a median of many normal values over that of their mean."""
 
@@ -85,7 +88,7 @@ class Curve:
     @cached_property
     def width(self) -> int:
         """Values that smoothing looks at: a fortieth of the curve, odd, 5 to 101."""
-        return int(np.clip(len(self) // 40, 2, 50)) * 2 + 1
+        return min(max(len(self) // 40, 2), 50) * 2 + 1
 
     @cached_property
     def smoothed(self) -> Floats:
@@ -97,9 +100,17 @@ class Curve:
         """The running median over `width` (odd) values, centred."""
         return running_median(self.values, width)
 
+    def trailing_median(self, width: int, places: Steps | None = None) -> Floats:
+        """The median of the `width` values before each; of a few `places` alone it is computed, NaN elsewhere."""
+        if places is None or len(places) > FEW:
+            return self._trailing_median(width)
+        result = np.full(len(self), np.nan)
+        for place in places[places > 0].tolist():
+            result[place] = median(self.values[max(place - width, 0) : place])
+        return result
+
     @once
-    def trailing_median(self, width: int) -> Floats:
-        """The median of the `width` values before each."""
+    def _trailing_median(self, width: int) -> Floats:
         return trailing_median(self.values, width)
 
     @once
@@ -121,15 +132,18 @@ class Curve:
         """The noise of single values at a few `places`, that of all elsewhere."""
         known, noise = self._noises(width), np.full(len(self), self.noise)
         new = np.array([place for place in places.tolist() if place not in known], np.int64)
-        if len(new):
+        if len(new) > FEW // 4:
             known.update(zip(new.tolist(), local_noise(self.values, width, new, self.noise)[new].tolist(), strict=True))
-        noise[places] = [known[place] for place in places.tolist()]
+        noise[places] = [self.noise_at(place, width) for place in places.tolist()]
         return noise
 
     def noise_at(self, place: int, width: int) -> float:
         """The same at one place."""
-        known = self._noises(width)
-        return known[place] if place in known else float(self.local_noise(width, np.array([place]))[place])
+        known, begin = self._noises(width), max(place - width - 1, 0)
+        if place not in known:
+            around = noise_of(self.values[begin : begin + width + 1]) if len(self) >= width + 2 else 0.0
+            known[place] = max(around, self.noise)
+        return known[place]
 
     @once
     def _noises(self, width: int) -> dict[int, float]:
@@ -251,7 +265,7 @@ def noise_of(values: Floats) -> float:
     """Standard deviation of single values around their trend, robustly: 0 for fewer than three."""
     if len(values) < 3:
         return 0.0
-    differences = np.diff(values)
+    differences = values[1:] - values[:-1]
     return float(NORMAL * median(np.abs(differences - median(differences))) / np.sqrt(2))
 
 
@@ -276,14 +290,14 @@ def local_noise(values: Floats, width: int, places: Steps | None = None, whole: 
     noise = np.full(len(values), whole)
     if len(values) < width + 2:
         return noise
-    differences = np.diff(values)
+    differences = values[1:] - values[:-1]
     # The differences of the window that ends at `i - 1` do not contain the value at `i`.
     begins = np.maximum(np.arange(len(values)) - width - 1, 0)
     if places is None or len(places) > len(values) // 8:
         around = sliding_deviation(differences, width)[begins]
         places = np.arange(len(values))
     else:
-        around = deviations(sliding_window_view(differences, width)[begins[places]])
+        around = deviations(windows(differences, width)[begins[places]])
     noise[places] = np.maximum(NORMAL * around / np.sqrt(2), whole)
     return noise
 
@@ -301,8 +315,7 @@ def below_trailing_median(values: Floats, width: int) -> Floats:
     """What `trailing_median` is nowhere below, in a tenth of its time; -inf where nothing is known so quickly.
 
     Each window holds some whole blocks. Where enough of each block's values lie at or above a bound, so does the middle
-    of the window. At the start so many values as are whole blocks of sixteen are sorted: the next fifteen move the
-    middle down by eight of them at most.
+    of the window. At the start ever more values are sorted: `some` more move the middle down by half as many at most.
     """
     size = width // 8
     whole = width // size - 1 if size else 0
@@ -310,14 +323,14 @@ def below_trailing_median(values: Floats, width: int) -> Floats:
     number = len(values) // size if size else 0
     bound = np.full(len(values), -np.inf)
     bound[:1] = np.nan
-    first = values[: width - 1]
+    first, some = values[: width - 1], 2 * max(8, width // 12)
     bound[1:width] = np.minimum.accumulate(first)[: len(values) - 1]
-    for num in range(16, len(first) + 1, 16):
-        bound[num : min(num + 16, width)] = np.sort(first[:num])[num // 2 - 8]
+    for num in range(some, len(first) + 1, some):
+        bound[num : min(num + some, width)] = np.sort(first[:num])[(num - some) // 2]
     if spare < 0 or number < whole:
         return bound
     blocks = np.partition(values[: number * size].reshape(number, size), spare, axis=1)[:, spare]
-    lowest = sliding_window_view(blocks, whole).min(axis=1)  # of the blocks that end with each
+    lowest = sliding_minimum(blocks, whole)  # of the blocks that end with each
     places = np.arange(width, len(values))
     bound[width:] = lowest[places // size - whole]
     return bound

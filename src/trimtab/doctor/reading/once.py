@@ -28,13 +28,13 @@ def once(reading: Callable[Concatenate[Of, Given], Read]) -> Callable[Concatenat
 
     @wraps(reading)
     def asked(of: Of, /, *given: Given.args, **named: Given.kwargs) -> Read:
-        known, key = of.derived, (reading, *given, *named.items())
-        if key not in known:
-            found = reading(of, *given, **named)
-            if isinstance(found, np.ndarray):
-                found.flags.writeable = False
-            known[key] = found
-        answer: Read = known[key]
+        known, key = of.derived, (reading, *given, *named.items()) if named else (reading, *given)
+        try:
+            answer: Read = known[key]
+        except KeyError:
+            answer = known[key] = reading(of, *given, **named)
+            if isinstance(answer, np.ndarray):
+                answer.flags.writeable = False
         return answer
 
     return asked

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Final, final, get_args
+from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 import numpy as np
 
@@ -24,18 +25,7 @@ _STEPS_KEPT: Final = 65_536
 @once
 def planned_schedule(case: Case) -> ScheduleConfig | None:
     """The schedule in the settings; None where they have none, or one that this version does not know."""
-    if case.setting("schedule.name") is None:
-        return None
-    from pydantic import ValidationError  # the log of another trainer does not need it
-
-    settings = {
-        key.removeprefix("schedule."): value for key, value in case.config.items() if key.startswith("schedule.")
-    }
-    kind = _kinds().get(str(settings["name"]))
-    try:
-        return None if kind is None else kind.model_validate(settings)
-    except ValidationError:
-        return None
+    return None if case.setting("schedule.name") is None else _schedule(_settings(case))
 
 
 @once
@@ -60,7 +50,7 @@ def planned_factor(case: Case) -> Plan | None:
     schedule = planned_schedule(case)
     if schedule is None or case.planned_steps < 1:
         return None
-    return _plan(schedule.name, schedule.model_dump_json(), planned_budget(case))
+    return _plan(_settings(case), planned_budget(case))
 
 
 @final
@@ -89,17 +79,40 @@ class Plan:
         return found
 
 
+@once
+def _settings(case: Case) -> str:
+    """Those of the schedule in JSON, which tells a warm-up of 1 step from one of 1.0 of the run."""
+    settings = {
+        key.removeprefix("schedule."): value for key, value in case.config.items() if key.startswith("schedule.")
+    }
+    return json.dumps(settings, default=str)
+
+
 @lru_cache(maxsize=8)
-def _plan(name: str, schedule: str, budget: Budget) -> Plan | None:
-    """The same of a schedule in JSON, which tells a warm-up of 1 step from one of 1.0 of the run."""
+def _schedule(settings: str) -> ScheduleConfig | None:
+    """What such settings say, which are those of the same run most often."""
+    from pydantic import ValidationError  # the log of another trainer does not need it
+
+    known: dict[str, Any] = json.loads(settings)
+    kind = _kinds().get(str(known["name"]))
+    try:
+        return None if kind is None else kind.model_validate(known)
+    except ValidationError:
+        return None
+
+
+@lru_cache(maxsize=8)
+def _plan(settings: str, budget: Budget) -> Plan | None:
+    """The part of the full rate at each step by such settings."""
     from trimtab.config import UnknownLengthError
     from trimtab.schedules import build_schedule
 
+    schedule = _schedule(settings)
     try:
-        built = build_schedule(_kinds()[name].model_validate_json(schedule), budget)
+        built = None if schedule is None else build_schedule(schedule, budget)
     except UnknownLengthError:
         return None
-    return Plan(lambda step: built.factor(step - 1))
+    return None if built is None else Plan(lambda step: built.factor(step - 1))
 
 
 @cache

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, NORMAL, Curve, Floats, running_median
+from trimtab.doctor.reading.by_counting import is_beyond_usual, is_quiet, may_rise
+from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Floats, running_median
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
-from trimtab.doctor.reading.medians import is_median_at_most, median, medians, quantile, quantiles
+from trimtab.doctor.reading.medians import is_median_at_most, median, medians, quantile
 
 NOISES: Final = 8.0
 NOW_AND_THEN: Final = 0.05
@@ -24,8 +24,6 @@ BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
 SMOOTH: Final = 5
 """Values whose median tells that the loss is back."""
-LITTLE, FEW = 0.2, 24
-"""Times the noise of all steps, that the middle of differences hardly is off; and places that are no more work."""
 NEARBY: Final = 64
 """Values after a spike's first in which its end is looked for before all others are."""
 
@@ -62,13 +60,16 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
         # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
         low, enough = single.below_trailing_median(width), max(noises * single.noise, least)
-        if scale == 15 and not _may_rise(curve.running_median(5), low, max(begun, half), half, enough):
+        if scale == 15 and not may_rise(curve.values, curve.running_median(5), low, max(begun, half), enough):
             break
         values = single.values if scale == 1 else curve.running_median(scale)
-        highest = float((values[half:] - low[: len(low) - half])[max(begun - half, 0) :].max(initial=-np.inf))
+        most = (values[half:] - low[: len(low) - half])[max(begun - half, 0) :]
+        highest = float(most.max(initial=-np.inf))
         if not highest > enough or not highest > (enough := max(enough, NOISES * _wandering(curve))):
             continue
-        level = single.trailing_median(width)
+        # Of single values all tell how far they reach; of medians the level is wanted where one may be high.
+        may = np.flatnonzero(most > enough) + max(begun - half, 0) if scale > 1 and buckets else None
+        level = single.trailing_median(width, may)
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
         high = excess > enough
@@ -78,14 +79,14 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         places = np.flatnonzero(high)
         # Of most the noise is soon known to be little enough, and of the others it is then looked at.
         allowed = excess[places] / np.where(excess[places] > reach[0], noises, max(noises, 20.0))
-        unsure = places[~_is_quiet(single, 2 * width, places, allowed)]
+        unsure = places[~is_quiet(single, 2 * width, places, allowed)]
         if len(unsure):
             noise = single.local_noise(2 * width, unsure)[unsure]
             high[unsure] = excess[unsure] > _bound(noise, noises, reach)
         if not high.any():
             continue
         if scale == 1:
-            high[high] = _is_beyond_usual(excess, 4 * width, np.flatnonzero(high))
+            high[high] = is_beyond_usual(excess, 4 * width, np.flatnonzero(high))
         spans = _spans(curve, values, before, high, single)
         found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, one))
     return _merged(found)
@@ -130,48 +131,6 @@ def _bound(noise: Floats | float, noises: float, reach: tuple[float, float]) -> 
     """What a value must exceed where the noise is `noise`."""
     up, down = reach
     return np.maximum(np.maximum(np.minimum(up, 20 * noise), down), noises * noise)
-
-
-def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Floats) -> NDArray[np.bool_]:
-    """Whether the local noise at `places` is below `bounds`, which exceed that of all steps; False where counting does
-    not tell.
-
-    Where more than half of the differences before lie below a little, and above minus that, so does their median; and
-    where more than half are nearer to 0 than the bound by so much, they are near enough to the median.
-    """
-    if len(places) <= FEW or len(curve) < width + 2:
-        return np.zeros(len(places), np.bool_)
-    differences, begins, little = np.diff(curve.values), np.maximum(places - width - 1, 0), LITTLE * curve.noise
-    quiet = np.ones(len(places), np.bool_)
-    for side in (differences <= little, differences >= -little):
-        num = np.concatenate([[0], np.cumsum(side)])
-        quiet &= 2 * (num[begins + width] - num[begins]) > width
-    near = bounds * (np.sqrt(2) / NORMAL * (1 - 1e-9)) - little
-    windows = sliding_window_view(np.abs(differences), width)[begins]
-    quiet &= 2 * np.count_nonzero(windows < near[:, np.newaxis], axis=1) > width
-    return quiet
-
-
-def _may_rise(smooth: Floats, low: Floats, begin: int, half: int, least: float) -> bool:
-    """Whether medians of 15 may come to `least` above what the level is nowhere below: half of 15 values are above
-    what no half of any of its three fives is above."""
-    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
-    most = np.maximum(np.maximum(beside[:-10], beside[10:]), smooth)
-    return bool((most[begin:] - low[begin - half : len(low) - half] > least).any())
-
-
-def _is_beyond_usual(excess: Floats, width: int, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each of `places` exceeds twice what one in twenty of the `width` values before it does: batches of mixed
-    difficulty reach so far. By counting, but where it is between two of them."""
-    beyond = np.ones(len(places), np.bool_)
-    late = np.flatnonzero(places >= width)
-    if len(late):
-        windows, half = sliding_window_view(excess, width)[places[late] - width], 0.5 * excess[places[late]]
-        num_below, at = np.count_nonzero(windows < half[:, np.newaxis], axis=1), int((width - 1) * 0.95)
-        beyond[late] = num_below > at + 1
-        near = np.flatnonzero(num_below == at + 1)
-        beyond[late[near]] = half[near] > quantiles(windows[near], 0.95)
-    return beyond
 
 
 def _spans(

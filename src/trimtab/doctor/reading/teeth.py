@@ -48,11 +48,12 @@ def sawtooth_of(norms: Curve) -> tuple[int, float, float] | None:
         return None
     falls_back = int((changes < -np.log(FALLS_BACK)).sum())  # in half of the periods at least
     shortest = max(2, len(changes) // (2 * falls_back) if falls_back else len(changes))
-    ones = np.ones(len(changes))
+    ones, least = np.ones(len(changes)), 0.99 * SHARE * whole
     for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
-        rows = changes[: len(changes) // period * period].reshape(-1, period)
-        sums = ones[: len(rows)].dot(rows)
-        if float(sums.dot(sums)) < 0.99 * SHARE * whole * period * len(rows) ** 2:
+        num = len(changes) // period
+        rows = changes[: num * period].reshape(num, period)
+        sums = ones[:num].dot(rows)
+        if sums.dot(sums) < least * period * num * num:
             continue  # of most, without their exact share
         share = float(np.square(rows.mean(axis=0)).mean()) / whole
         if share <= SHARE:

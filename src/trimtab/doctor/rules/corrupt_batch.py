@@ -84,7 +84,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if again is None and not _samples(case, set(steps[places].tolist())):
         # Nothing traces it to its batch: where weights are unsteady, they may have done it.
-        places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
+        unsteady = unsteady_places(case, series.steps, places).tolist()
+        places = np.array([place for place in places.tolist() if place not in unsteady], np.int64)
         if not len(places):
             return
     onset = int(steps[places[0]]) - (every - 1 if case.target == "huggingface" else 0)  # which logs means
@@ -151,10 +152,12 @@ def _witness(case: Case, series: Series) -> bool:
     norms = case.history.get("grad_norm")
     if norms is None or norms.width > 1 or not np.array_equal(norms.steps, series.steps):
         return False
-    values, curve = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0), Curve.of(series)
+    values, curve = np.where(np.isfinite(norms.mean), norms.mean, 0.0), Curve.of(series)
     begin = len(values) // 4  # earlier the weights themselves are unsteady
     if curve is None or len(values) - begin < FEWEST:
         return False
+    if float(values[begin:].max()) <= ALONE * float(values[max(begin - 7, 0) :].min()):
+        return False  # nowhere
     whole = len(curve) == len(series)
     loss = (series.mean - (curve.running_median(15) if whole else running_median(series.mean, 15)))[begin:]
     if not np.isfinite(loss).any():
@@ -192,13 +195,13 @@ def outliers_of(
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
     least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
-    noise = curve.local_noise(2 * width, np.flatnonzero(excess > ease * least))  # others are not high
-    high = excess > ease * np.maximum(NOISES * noise, least)
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)
     alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
-    high &= alone & finite
+    high = (excess > ease * least) & alone & finite
     high[: max(8, len(filled) // 50)] = False
+    noise = curve.local_noise(2 * width, np.flatnonzero(high))  # of all others it is not asked
+    high &= excess > ease * np.maximum(NOISES * noise, least)
     # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
     others = float(excess[~high][width // 2 :].max(initial=0.0))
     high &= excess > ease * CLEAR * others

@@ -157,8 +157,7 @@ def _stacks(names: tuple[str, ...]) -> dict[str, list[list[int]]]:
 def _norms(norms_WL: NDArray[np.float64], columns: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     """Each layer's norm in each window [W, D]; NaN where it was not measured."""
     if all(len(layer) == 1 for layer in columns):
-        norms_WD: NDArray[np.float64] = np.sqrt(np.square(norms_WL[:, [layer[0] for layer in columns]]))
-        return norms_WD
+        return norms_WL[:, [layer[0] for layer in columns]]
     return np.stack([np.sqrt(np.square(norms_WL[:, layer]).sum(axis=1)) for layer in columns], axis=1)
 
 
