@@ -3,6 +3,7 @@
 from trimtab.evaluation.baseline import Baseline, forget_losses, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
 from trimtab.evaluation.counting import count_labels, count_sets
+from trimtab.evaluation.counting_tags import count_tags
 from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import evaluate, spread_indices
@@ -37,6 +38,7 @@ __all__ = [
     "choose_token",
     "count_labels",
     "count_sets",
+    "count_tags",
     "evaluate",
     "fit_label_temperatures",
     "fit_temperature",

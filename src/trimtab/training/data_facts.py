@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config import Classification, Config, Regression, SequenceToSequence
+from trimtab.config import Classification, Config, Regression, SequenceToSequence, TokenClassification
 from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, PreparedData, Sequences
-from trimtab.evaluation import count_labels, count_sets
+from trimtab.evaluation import count_labels, count_sets, count_tags
 from trimtab.evaluation.counting import FEWEST_DOCUMENTS, MOST_TOKENS, Tokens, copied, related, spread
+from trimtab.evaluation.counting_tags import TaggedTexts
 from trimtab.evaluation.places import tells_number
 
 PIECE: Final = 256
@@ -19,8 +20,8 @@ PIECE: Final = 256
 
 
 def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
-    """`counting`, what counting runs of tokens tells of `labels` and of the two `sets`, how many second texts are
-    `copied` from the first, and how well they are `related`; `outliers` of numbers.
+    """`counting`, what counting runs of tokens tells of `labels`, or words of tags, and of the two `sets`, how many
+    second texts are `copied` from the first, and how well they are `related`; `outliers` of numbers.
 
     Empty without `evaluation.yardsticks`, of a stream, and where there is too little to count. The counts are kept
     beside the tokens.
@@ -31,7 +32,7 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     training, validation = data.training, data.validation
     if isinstance(config.task, Regression) and isinstance(training, LabelledTexts) and training.targets is not None:
         facts["outliers"] = outliers_of(training.targets)
-    found = data.cached_json("counting-4", lambda: _counted(config, training, validation))
+    found = data.cached_json("counting-5", lambda: _counted(config, training, validation))
     return facts | ({"counting": found} if found else {})
 
 
@@ -57,6 +58,17 @@ def _whole(texts: LabelledTexts, config: Config) -> Callable[[int], Tokens]:
     return lambda index: np.concatenate([texts.row(index)[: MOST_TOKENS // 2], texts.second_row(index)])
 
 
+def _tagged(texts: LabelledTexts) -> TaggedTexts:
+    """Rows with the tag of each token."""
+    targets, (tokens, starts) = np.asarray(texts.targets), texts.stream
+
+    def read(index: int) -> tuple[Tokens, NDArray[np.int64]]:
+        begin, end = int(starts[index]), int(starts[index + 1]) - 1
+        return tokens[begin:end], targets[begin:end]
+
+    return read
+
+
 def _counted(config: Config, training: Sequences, validation: Sequences) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(training, LabelledTexts) and isinstance(validation, LabelledTexts):
@@ -71,6 +83,8 @@ def _counted(config: Config, training: Sequences, validation: Sequences) -> dict
             found["labels"] = count_labels(
                 training.row, classes_N, int(classes_N.max()) + 1, validation.row, np.asarray(validation.targets)
             )
+        if isinstance(config.task, TokenClassification):
+            found["labels"] = count_tags(_tagged(training), len(training), _tagged(validation), len(validation))
         if isinstance(config.task, Regression) and training.targets is not None:
             targets_N = np.asarray(training.targets, np.float64)
             if targets_N.ndim == 1:

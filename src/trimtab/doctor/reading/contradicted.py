@@ -10,7 +10,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve
-from trimtab.doctor.reading.evaluations import error_of_share, judged_texts
+from trimtab.doctor.reading.evaluations import error_of_share, judged_answers
 from trimtab.doctor.reading.medians import median
 
 TELLS, TELLS_A_LITTLE = 0.3, 0.15
@@ -30,6 +30,15 @@ GROWS: Final = 2.4
 classes by few texts each, it is wrong where it is sure, too, and still far less often than where it is not."""
 TELLS_MUCH, GROWS_LITTLE = 0.5, 1.9
 """Where counting tells less than that, a hard task is hard in its surest answers, too."""
+ONE_BY_ONE: Final = 0.8
+"""Of tags, as how many independent ones they count: where these are fewer counting errs text by text, as where a tag
+hangs on what stands far from it, and wrong tags come one by one."""
+
+
+def independent(case: Case, of: str = "") -> float | None:
+    """How many answers of counting there are, for the error of their share: texts, or tags that count as so many."""
+    answers = case.number("counting", "labels", f"{of}answers")
+    return case.number("counting", "labels", f"{of}texts") if answers is None else answers
 
 
 def accuracy_of_counting(case: Case) -> float:
@@ -40,10 +49,12 @@ def accuracy_of_counting(case: Case) -> float:
 
 def sure_errors(case: Case) -> Iterator[Evidence]:
     """Errors of the surest answers that are as many as of the next."""
-    errors, texts = case.fact("counting", "labels", "sure_errors"), case.number("counting", "labels", "texts")
-    if not isinstance(errors, list) or not texts or (told := accuracy_of_counting(case)) < TELLS_A_LITTLE:
+    errors, answers = case.fact("counting", "labels", "sure_errors"), independent(case)
+    if not isinstance(errors, list) or not answers or (told := accuracy_of_counting(case)) < TELLS_A_LITTLE:
         return
-    number = max(1.0, texts // 4)
+    if answers < ONE_BY_ONE * (case.number("counting", "labels", "positions") or 0.0):
+        return
+    number = max(1.0, answers // 4)
     surest, following = float(errors[0]), float(errors[1])
     spread = math.sqrt(max(surest * (1 - surest), 0.25 / number) / number)
     if told < TELLS and (spread > SURELY_FLAT or following - surest > 1.5 * spread):
@@ -66,7 +77,7 @@ def sure_errors(case: Case) -> Iterator[Evidence]:
 def _is_right_elsewhere(case: Case, errors: float) -> bool:
     """Whether the model is right far more often than labels of which so many are wrong let it: then counting errs, as
     where it tells the kind of a class alone. Not where validation labels are right and training labels are not."""
-    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), judged_texts(case)
+    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), judged_answers(case)
     if accuracy is None or not number or any(True for _ in better_elsewhere(case)):
         return False
     most = 1.0 - errors
@@ -76,13 +87,14 @@ def _is_right_elsewhere(case: Case, errors: float) -> bool:
 def better_elsewhere(case: Case) -> Iterator[Evidence]:
     """Validation labels that counting tells far better than those it was counted on, in folds: sets of one kind differ
     so only in how right their labels are."""
-    right, texts, elsewhere, number = (
-        case.number("counting", "labels", name)
-        for name in ("accuracy", "texts", "validation_accuracy", "validation_texts")
+    right, elsewhere, alike = (
+        case.number("counting", "labels", name) for name in ("accuracy", "validation_accuracy", "validation_precision")
     )
+    texts, number = independent(case), independent(case, "validation_")
     classes, apart = num_classes(case), case.number("counting", "sets", "separability")
     if right is None or not texts or elsewhere is None or not number or classes is None or classes < 2:
         return
+    elsewhere = elsewhere if alike is None else min(elsewhere, alike)  # a set may have more of an easy tag
     copied, documents = case.number("leakage") or 0.0, case.number("validation", "documents") or number
     gap, spread = elsewhere - right, math.hypot(error_of_share(right, texts), error_of_share(elsewhere, number))
     if gap < max(BETTER, 4.0 * spread) or copied > LEAST * documents or (apart is not None and apart > ONE_KIND):

@@ -80,6 +80,16 @@ def judged_tokens(case: Case) -> float | None:
     return judged * float(case.setting("task.mask_rate") or 0.15) if task == "masked_lm" else judged
 
 
+def judged_answers(case: Case) -> float | None:
+    """As `judged_texts`, and of tags as how many independent ones those count that are judged, as far as counting found
+    it out: tags of one text are right together."""
+    texts, answers = judged_texts(case), case.number("counting", "labels", "validation_answers")
+    if texts is not None or answers is None:
+        return texts
+    tokens, judged = case.number("validation", "tokens"), judged_tokens(case)
+    return answers if not tokens or judged is None else max(1.0, answers * judged / tokens)
+
+
 def error_of_tokens(number: float) -> float:
     """Standard error of the mean loss of so many tokens, as a part of it."""
     return 1.8 / math.sqrt(max(number, 1.0))

@@ -1,13 +1,13 @@
 """random-labels: no label has to do with its input.
 
-Looks for: a validation loss that never comes below what is known without any input (the entropy of the classes'
-    shares; the loss of single tokens), and answers no better than always saying the most frequent class, while the
-    training loss falls far, as samples are learned by heart, and not at once. Where the training loss stands still,
-    too, it is found only if counting runs of tokens tells nothing of the labels either (the fact `counting.labels`).
-    In logs answers that are no better than chance from the first evaluation to the last, near what guessing costs,
-    while the training loss falls below, and not within three passes over the data; where that stands, too, it is less
-    sure, and a remark of two classes. Of a regression of ours, three passes in which nothing is explained. Of pairs of
-    texts, second texts that go with any first one as well as with their own (the fact `counting.related`).
+Looks for: a validation loss that never comes below what is known without any input (the entropy of the classes' shares;
+    the loss of single tokens), and answers no better than always saying the most frequent class, while the training
+    loss falls far, as samples are learned by heart, and not at once. Where the training loss stands still, too, only if
+    counting runs of tokens, or words of tags, tells nothing of the labels either (`counting.labels`). In logs answers
+    that are no better than chance from the first evaluation to the last, near what guessing costs, while the training
+    loss falls below, and not within three passes over the data; where that stands, too, it is less sure, and a remark
+    of two classes. Of a regression of ours, three passes in which nothing is explained. Of pairs of texts, second texts
+    that go with any first one as well as with their own (`counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
@@ -34,7 +34,7 @@ from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
     error_of_share,
-    judged_texts,
+    judged_answers,
     judges_by_chance,
     learns_at_once,
 )
@@ -55,6 +55,8 @@ RELATED: Final = 2.0
 """Standard errors: pairs that go together come to ten and more with some hundred of them."""
 SCATTER: Final = 0.5
 """Nats, from text to text, of a loss that knows the classes' shares alone."""
+FEWEST_TAGS: Final = 1_000
+"""Independent ones: of fewer, words that are rare tell nothing."""
 MUCH: Final = 0.2
 """Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
 NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
@@ -116,7 +118,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     counting = case.fact("counting", "labels")
     tells_nothing = _tells_nothing(counting)
     # Of few texts the loss is off by chance; where counting tells nothing either, that is no sign of learning.
-    chance = 2.5 * SCATTER / math.sqrt(judged_texts(case) or math.inf) if tells_nothing else 0.0
+    chance = 2.5 * SCATTER / math.sqrt(judged_answers(case) or math.inf) if tells_nothing else 0.0
     lowest = float(validation.values.min())
     if lowest < NEAR * blind - chance:
         return
@@ -124,7 +126,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     if largest is not None and largest > UNEVEN:
         return  # hardly any text could show otherwise
     if accuracy is not None and largest is not None:
-        number = judged_texts(case) or 100.0
+        number = judged_answers(case) or 100.0
         # The best of several evaluations is lucky.
         if float(accuracy.values.max()) > largest + 3.5 * error_of_share(largest, number):
             return
@@ -228,15 +230,15 @@ def _blind(case: Case) -> float | None:
 
 
 def _tells_nothing(counting: object) -> bool | None:
-    """Whether counting finds no relation of text and label; None where nothing was counted."""
-    if not isinstance(counting, dict):
+    """Whether counting finds no relation of text and label; None where nothing was counted, or too few tags."""
+    if not isinstance(counting, dict) or counting.get("answers", FEWEST_TAGS) < FEWEST_TAGS:
         return None
-    majority, texts = float(counting["majority"]), float(counting["texts"])
-    held_out = float(counting["validation_accuracy"]), max(float(counting["validation_texts"]), 1.0)
+    of_tags, majority = "answers" in counting, float(counting["majority"])
+    texts, judged = (float(counting[of + ("answers" if of_tags else "texts")]) for of in ("", "validation_"))
     surest, quarter = float(counting["sure_errors"][0]), max(texts // 4, 1.0)
     return (
         float(counting["accuracy"]) < majority + 3.0 * error_of_share(majority, texts)
-        and held_out[0] < majority + 3.0 * error_of_share(majority, held_out[1])
+        and float(counting["validation_accuracy"]) < majority + 3.0 * error_of_share(majority, max(judged, 1.0))
         # Where one class is most of all, being sure of it at the right places is all that can be told.
         and surest > 1.0 - majority - 3.0 * error_of_share(majority, quarter)
     )
