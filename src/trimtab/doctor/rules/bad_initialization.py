@@ -39,25 +39,21 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, is_mean
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.drawn import ENLARGES, as_set, enlarges, out_of_reach
 from trimtab.doctor.reading.first_losses import MORE, TIMES, comes_down, is_as_high_judged, is_summed, most_classes
 from trimtab.doctor.reading.levels import constant_loss, most_constant_loss, uniform_loss
-from trimtab.doctor.remedies import uses_adam
 from trimtab.doctor.rules.unscaled_inputs import LARGE as LARGE_INPUTS
 from trimtab.doctor.rules.unscaled_inputs import OF_NUMBERS
 from trimtab.runs import format
 
 GROWS: Final = 100.0
-ENLARGES: Final = 2.0
-LARGE: Final = 10.0
-"""Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
-SPREAD: Final = 0.5
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
-    signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case), *_out_of_reach(case)], high_start(case)
+    signs, start = [*_first_loss(case, curve), *_growth(case), *as_set(case), *out_of_reach(case)], high_start(case)
     by_height = not signs and start is not None and not start.is_mean
     if [item.expected for item in signs] == [math.log(LARGEST_VOCABULARY)] and curve is not None:
         by_height = not is_mean(case, curve)
@@ -174,44 +170,10 @@ def _growth(case: Case) -> Iterator[Evidence]:
         yield Evidence("layer/*/activation_rms", (1, int(steps[0])), last / first, 1.0, text)
 
 
-def _as_set(case: Case) -> Iterator[Evidence]:
-    """A deviation, as it is set, at which each matrix makes what goes through it several times as large, and blocks
-    that give back as much: what norms hide from the loss is in the way of learning all the same."""
-    set_to, width = (case.setting(f"model.{name}") for name in ("initialization.standard_deviation", "hidden_size"))
-    steps, _, rms_WL = case.history.layers.values("activation_rms")
-    if case.setting("model.initialization.matrices") != "normal" or (case.fact("first_pass") or {}).get("trained"):
-        return
-    if not isinstance(set_to, int | float) or not isinstance(width, int) or not len(steps) or case.fact("given"):
-        return
-    times, first = set_to * math.sqrt(width), float(np.nanmax(rms_WL[0]))
-    if times > ENLARGES and first > LARGE:
-        text = (
-            f"weights are drawn with a deviation of {set_to:.2g}, so that each of {width} units makes what it gets "
-            f"{times:.1f} times as large; blocks give back {first:.3g} from the first step on, where 1 is usual"
-        )
-        yield Evidence("model.initialization.standard_deviation", (0, int(steps[0])), set_to, 0.02, text)
-
-
-def _out_of_reach(case: Case) -> Iterator[Evidence]:
-    """Embeddings of a bag of tokens that are drawn so large that the steps of Adam cannot move them by as much in the
-    whole run: what was drawn stays."""
-    set_to, rates = case.setting("model.initialization.standard_deviation"), Curve.of(case.history.get("learning_rate"))
-    drawn = case.setting("model.name") == "mlp" and not (case.fact("first_pass") or {}).get("trained")
-    if not drawn or not isinstance(set_to, int | float) or rates is None or not uses_adam(case) or case.fact("given"):
-        return
-    way = float(rates.values.mean()) * case.planned_steps
-    if set_to >= SPREAD and way < set_to:
-        text = (
-            f"embeddings are drawn with a deviation of {set_to:.2g}, and all rates of the run together are {way:.2g}: "
-            "steps of Adam, which are about as large as the rate, cannot unlearn what was drawn"
-        )
-        yield Evidence("model.initialization.standard_deviation", (0, case.planned_steps), set_to, 0.02, text)
-
-
 def _is_unsure(case: Case) -> bool:
     """Whether logits are known to deviate as little as those of a sound model may before step 1."""
     deviation, scales = case.number("first_pass", "logits_std"), case.fact("first_pass") or {}
-    if deviation is None or uniform_loss(case) is None or scales.get("trained"):
+    if deviation is None or uniform_loss(case) is None or scales.get("trained") or (enlarges(case) or 0.0) > ENLARGES:
         return False
     return deviation <= SURE_LOGITS
 
