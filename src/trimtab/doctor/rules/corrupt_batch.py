@@ -29,21 +29,18 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import median, quantile
-from trimtab.doctor.reading.once import once
+from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.outliers import CLEAR, NOISES, lone_bad, outliers_of
+from trimtab.doctor.reading.unsteady_steps import unsteady_places
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
 
 CODE: Final = "corrupt-batch"
-NOISES: Final = 8.0
-PART: Final = 0.3
 GRAVE: Final = 0.5
 """Of all that was gained: from there on it is a warning, whatever else is known of it."""
 FAR: Final = 18.0
 """Times the noise: the same, of errors that are squared or of an unknown kind."""
-CLEAR: Final = 2.0
-"""Times the highest of all other steps."""
 MOST_APART: Final = 10
 """Steps from one logged loss to the next: weights that were damaged take longer to mend."""
 BETWEEN: Final = 0.2
@@ -55,9 +52,6 @@ ALONE: Final = 4.0
 MOST: Final = 5
 """More such batches are the nature of the data, but for one that comes again in each epoch."""
 FEWEST: Final = 40
-RESTLESS: Final = 5
-"""Steps before: where two of them had gradients of twice their usual size, the weights were unsteady."""
-LEAST_WARMUP: Final = 5
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -77,7 +71,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     witness = _witness(case, series)
     high, usual, noise = outliers_of(series, EASED if witness else 1.0)
-    bad = _lone_bad(values)
+    bad = lone_bad(values)
     places = np.flatnonzero(high | bad)
     again = _period(case, places)
     if not len(places) or (len(places) > MOST and again is None):
@@ -119,33 +113,6 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def unsteady_places(case: Case, steps: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those up to twice the warm-up, where the rate first meets the weights, and those before which gradients grew."""
-    rates, norms = Curve.of(case.history.get("learning_rate")), Curve.of(case.history.get("grad_norm"))
-    until = early_until(rates)
-    found = []
-    for place in places.tolist():
-        step = int(steps[place])
-        grew = False
-        if norms is not None and (near := norms.between(step - RESTLESS, step - 1)) is not None:
-            around = norms.level(step - 5 * RESTLESS, step + 5 * RESTLESS)
-            grew = int((near.values > 2.0 * around).sum()) >= 2
-        if step <= until or grew:
-            found.append(place)
-    return np.array(found, np.int64)
-
-
-def early_until(rates: Curve | None) -> int:
-    """The last step at which a rise of the loss may come of the rate's first height; 0 without a warm-up."""
-    return 0 if rates is None else _early_until(rates)
-
-
-@once
-def _early_until(rates: Curve) -> int:
-    top = int(rates.steps[rates.values >= 0.99 * rates.lower_quantile(0.95)][0])
-    return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
-
-
 def _witness(case: Case, series: Series) -> bool:
     """Whether the gradient norm stands out where the loss is highest, by itself and more than anywhere else."""
     norms = case.history.get("grad_norm")
@@ -165,53 +132,6 @@ def _witness(case: Case, series: Series) -> bool:
         return False  # as nearly always, without the others
     late = (values / np.maximum(running_median(values, 15), 1e-12))[begin:]
     return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
-
-
-def outliers_of(
-    series: Series, ease: float = 1.0
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Single steps whose loss stands out while the next is as before; the level before, and the noise there.
-
-    `ease` is what the bounds are multiplied by.
-    """
-    values, curve = series.mean, Curve.of(series)
-    finite = np.isfinite(values)
-    if curve is None:
-        return ~finite & False, values, np.zeros(len(values))
-    if len(curve) < len(values):
-        filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
-        curve = Curve(np.arange(len(filled)), filled)
-    filled = curve.values
-    none = np.zeros(len(filled), np.bool_)
-    above = filled - curve.running_median(5)
-    if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
-        return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
-    width = max(15, len(filled) // 20)
-    usual = curve.trailing_median(width)
-    excess = np.where(np.isfinite(usual), filled - usual, 0.0)
-    # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
-    reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
-    least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
-    noise = curve.local_noise(2 * width, np.flatnonzero(excess > ease * least))  # others are not high
-    high = excess > ease * np.maximum(NOISES * noise, least)
-    next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
-    after_next = np.append(next_excess[1:], 0.0)
-    alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
-    high &= alone & finite
-    high[: max(8, len(filled) // 50)] = False
-    # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
-    others = float(excess[~high][width // 2 :].max(initial=0.0))
-    high &= excess > ease * CLEAR * others
-    return high, usual, noise
-
-
-def _lone_bad(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Steps whose loss is not finite while those around them are; none where they are many, or where a run ends so."""
-    bad = ~np.isfinite(values)
-    if not bad.any() or bad[-1] or bad[0] or bad.mean() > 0.03:
-        return np.zeros_like(bad)
-    alone: NDArray[np.bool_] = bad & ~np.append(bad[1:], True) & ~np.insert(bad[:-1], 0, True)
-    return alone if (alone == bad).all() else np.zeros_like(bad)
 
 
 def _period(case: Case, places: NDArray[np.int64]) -> int | None:
