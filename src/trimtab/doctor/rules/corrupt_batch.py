@@ -1,10 +1,12 @@
-"""corrupt-batch: a spike that is traced to one batch.
+"""corrupt-batch: a spike that is traced to one batch, or to a few in a row.
 
 Looks for: a training loss that is far too high, or not finite, in a single step, and where it was before in the next.
     The loss of a step is that of its batch before the update: weights that an update has damaged take steps to mend,
     so what is back at once was the batch. It must stand out by eight times the noise there, by three tenths of all
     that was gained, and by twice what batches reach elsewhere; up to five such batches. The alerts of a run of ours
-    name its samples.
+    name its samples. Or two to eight steps in a row, whose losses are what answers to nonsense cost, a guess or more:
+    so high from the first or the second on, back at once after the last, and gradients with them; the first and the
+    last may be damaged in part. Of a jump that weights made each step would take back a part.
 Why it matters: such a batch moves the weights by nonsense, however sound all else is; in every epoch it comes again.
 Evidence: the losses of the step and of its neighbours, the gradient norm there, the samples, and whether it comes
     again at the distance of an epoch.
@@ -12,7 +14,8 @@ Remedy: look at those samples, and leave them out; skip updates far from others 
     step.
 False alarms: data of mixed difficulty, whose hard batches reach as far again and again; with fp16, a loss scale that
     is being found. At the top of a warm-up, and where gradients grew in the steps before, the weights may have done
-    it: then it is told only if it comes again or is traced. Losses that are means over several steps show no single
+    it: then it is told only if it comes again or is traced; several in a row stay a loss-spike where gradients or the
+    rate rose before, or where gradients are not logged. Losses that are means over several steps show no single
     step: then it stays a loss-spike.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1, who find spikes by batch and state together.
 """
@@ -31,6 +34,7 @@ from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.outliers import CLEAR, NOISES, lone_bad, outliers_of
+from trimtab.doctor.reading.torn import Torn, torn_in
 from trimtab.doctor.reading.unsteady_steps import unsteady_places
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -69,6 +73,9 @@ def check(case: Case) -> Iterator[Finding]:
         uneven &= float(uneven.mean()) > BETWEEN
     if every > MOST_APART or uneven.any() or case.history.has("loss_scale"):
         return
+    if every == 1 and (torn := torn_in(case, series)):
+        yield _in_a_row(case, series, torn)
+        return
     witness = _witness(case, series)
     high, usual, noise = outliers_of(series, EASED if witness else 1.0)
     bad = lone_bad(values)
@@ -95,7 +102,6 @@ def check(case: Case) -> Iterator[Finding]:
     far = NOISES if case.fact("task") != "regression" and num_classes(case) is not None else FAR
     clear = float(np.nan_to_num(heights, nan=np.inf).max()) > far
     grave = again is not None or bool(samples) or (part >= GRAVE * descent and (clear or witness))
-    skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
     yield Finding(
         CODE,
         "warning" if grave else "info",
@@ -106,10 +112,47 @@ def check(case: Case) -> Iterator[Finding]:
         else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value alone"
         + (f", and in {format.count(len(places) - 1)} more" if len(places) > 1 else ""),
         tuple(evidence),
-        remedies=(
-            Remedy(f"look at the samples of step {onset:,}, and leave out those that are damaged"),
-            *([Remedy("skip updates far from others", "trimtab", {"gradients.skip.name": "spike"})] if skips else []),
-        ),
+        remedies=_remedies(case, f"step {onset:,}"),
+    )
+
+
+def _in_a_row(case: Case, series: Series, torn: list[Torn]) -> Finding:
+    """A warning of batches that are damaged one after the other."""
+    evidence = []
+    for one in sorted(torn, key=lambda one: -one.height)[:MOST]:
+        steps, value = (int(series.steps[one.first]), int(series.steps[one.last])), float(series.mean[one.top])
+        told = (
+            f"the loss of the batches {_where(one, series)} was {format.decimal(value)} at most, amid "
+            f"{format.decimal(value - one.height)}, and {format.decimal(float(series.mean[one.last + 1]))} in the "
+            "next; gradients stood out in them, and no longer"
+        )
+        evidence.append(Evidence("train/loss", steps, value, value - one.height, told))
+    samples = _samples(case, {int(series.steps[at]) for one in torn for at in range(one.first, one.last + 1)})
+    if samples:
+        evidence.append(Evidence("alerts", evidence[0].steps, None, None, samples))
+    onset = int(series.steps[torn[0].first])
+    where = " and ".join(_where(one, series) for one in torn[:MOST])
+    return Finding(
+        CODE,
+        "warning",
+        0.9 if samples else 0.8,
+        onset,
+        f"the batches {where} are damaged or of another kind: the loss jumped to what nonsense costs in them alone",
+        tuple(evidence),
+        remedies=_remedies(case, where.removeprefix("of ")),
+    )
+
+
+def _where(one: Torn, series: Series) -> str:
+    first, last = int(series.steps[one.first]), int(series.steps[one.last])
+    return f"of step {first:,}" if first == last else f"of steps {first:,} to {last:,}"
+
+
+def _remedies(case: Case, where: str) -> tuple[Remedy, ...]:
+    skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
+    return (
+        Remedy(f"look at the samples of {where}, and leave out those that are damaged"),
+        *([Remedy("skip updates far from others", "trimtab", {"gradients.skip.name": "spike"})] if skips else []),
     )
 
 
