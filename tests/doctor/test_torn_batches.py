@@ -87,3 +87,14 @@ def test_a_single_batch_is_told_beside_them() -> None:
     loss, norms = course(*DAMAGED["two"])
     loss[26], norms[26] = 8.6, 80.0
     assert told(loss, norms)[:1] == [("corrupt-batch", 27)]
+
+
+def test_a_jump_of_one_step_that_the_next_batch_still_feels_is_no_damaged_batch() -> None:
+    """As recorded of images in a deep network at a rate of 0.02, without a warm-up: 5.3 amid 1.0, then 2.0."""
+    for (after, gradient), expected in (
+        ((3.2, 14.0), "loss-spike"),
+        ((3.2, 0.9), "corrupt-batch"),
+        ((2.2, 14.0), "corrupt-batch"),
+    ):
+        loss, norms = course([7.0, after], [13.8, gradient])
+        assert told(loss, norms)[0] == (expected, AT + 1)

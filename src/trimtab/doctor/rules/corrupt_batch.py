@@ -13,10 +13,10 @@ Evidence: the losses of the step and of its neighbours, the gradient norm there,
 Remedy: look at those samples, and leave them out; skip updates far from others (`gradients.skip`), which costs one
     step.
 False alarms: data of mixed difficulty, whose hard batches reach as far again and again; with fp16, a loss scale that
-    is being found. At the top of a warm-up, and where gradients grew in the steps before, the weights may have done
-    it: then it is told only if it comes again or is traced; several in a row stay a loss-spike where gradients or the
-    rate rose before, or where gradients are not logged. Losses that are means over several steps show no single
-    step: then it stays a loss-spike.
+    is being found. At the top of a warm-up, where gradients grew in the steps before, and where neither the loss nor
+    the gradient is back in the next step, the weights may have done it: then it is told only if it comes again or is
+    traced. Several in a row stay a loss-spike where gradients or the rate rose before, or gradients are not logged;
+    and so do losses that are means over several steps, which show no single one.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1, who find spikes by batch and state together.
 """
 
@@ -35,7 +35,7 @@ from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.outliers import CLEAR, NOISES, lone_bad, outliers_of
 from trimtab.doctor.reading.torn import Torn, torn_in
-from trimtab.doctor.reading.unsteady_steps import unsteady_places
+from trimtab.doctor.reading.unsteady_steps import lasting_places, unsteady_places
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
@@ -86,6 +86,7 @@ def check(case: Case) -> Iterator[Finding]:
     if again is None and not _samples(case, set(steps[places].tolist())):
         # Nothing traces it to its batch: where weights are unsteady, they may have done it.
         places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
+        places = places[~np.isin(places, lasting_places(case, series, places, usual))]
         if not len(places):
             return
     onset = int(steps[places[0]]) - (every - 1 if case.target == "huggingface" else 0)  # which logs means
