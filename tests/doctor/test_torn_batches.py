@@ -98,3 +98,11 @@ def test_a_jump_of_one_step_that_the_next_batch_still_feels_is_no_damaged_batch(
     ):
         loss, norms = course([7.0, after], [13.8, gradient])
         assert told(loss, norms)[0] == (expected, AT + 1)
+
+
+def test_single_batches_far_from_each_other_are_counted() -> None:
+    loss, norms = course([7.0], [13.8])
+    loss[AT + 70], norms[AT + 70] = 7.2, 14.0
+    finding = diagnose(case_of(loss, rates=RATES, facts=FACTS, grad_norm=norms)).findings[0]
+    assert finding.code == "corrupt-batch"
+    assert finding.cause.endswith("the loss jumped in that step alone, and in 1 more")

@@ -108,9 +108,12 @@ def check(case: Case) -> Iterator[Finding]:
         "warning" if grave else "info",
         0.9 if again is not None or samples else 0.8 if grave else 0.6,
         onset,
-        f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step alone"
-        if every == 1
-        else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value alone"
+        (
+            f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step"
+            if every == 1
+            else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value"
+        )
+        + " alone"
         + (f", and in {format.count(len(places) - 1)} more" if len(places) > 1 else ""),
         tuple(evidence),
         remedies=_remedies(case, f"step {onset:,}"),

@@ -244,10 +244,5 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
     curve = Curve.of(norms)
     if curve is None or (part := curve.between(*steps)) is None:
         return ""
-    usual = curve.median
-    largest = float(part.values.max())
-    return (
-        f", and the gradient norm to {largest / usual:.0f} times its usual size"
-        if usual > 0 and largest > 3 * usual
-        else ""
-    )
+    usual, largest = curve.median, float(part.values.max())
+    return f", and the gradient norm to {largest / usual:.0f} times its usual size" if largest > 3 * usual > 0 else ""
