@@ -31,7 +31,7 @@ NOISES: Final = 3.0
 STANDS_OUT: Final = 2.0
 """Times its usual size: the gradient of such a batch."""
 CALM: Final = 0.5
-"""Of the largest gradient there, that may be left in the step after the last."""
+"""Of what the largest gradient there was above its usual size, that may be left in the step after the last."""
 FAR: Final = 3.0
 """Times what 98 in 100 other steps stay below."""
 AS_HIGH: Final = 0.7
@@ -115,7 +115,7 @@ def _by_its_gradients(norms: NDArray[np.float64], one: Torn) -> bool:
     """Whether gradients stand out in it, and no longer: of weights that were thrown they do until these are mended."""
     usual = median(norms[max(0, one.first - 15) : one.first])
     largest = float(norms[one.first : one.last + 1].max())
-    return largest > STANDS_OUT * usual and float(norms[one.last + 1]) < CALM * largest
+    return largest > STANDS_OUT * usual and float(norms[one.last + 1]) - usual < CALM * (largest - usual)
 
 
 def _changed(case: Case, series: Series, one: Torn) -> bool:
