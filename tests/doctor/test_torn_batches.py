@@ -36,6 +36,7 @@ DAMAGED = {
     "two of which one is partly so": ([8.2, 4.4], [25.8, 9.2]),
     "three": ([5.1, 6.0, 3.7], [2.9, 3.1, 1.2]),
     "gradients that hardly stand out": ([6.0, 6.0, 4.7], [2.0, 2.2, 1.3, 1.3]),
+    "two and a little of the third": ([6.8, 6.5], [3.0, 2.9]),
     "seven": ([4.0, 6.5, 6.1, 6.0, 5.7, 5.7, 5.1], [2.5, 4.6, 4.1, 4.0, 2.5, 1.9, 1.4]),
 }
 
@@ -43,6 +44,8 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_batches_that_are_damaged_one_after_the_other(name: str) -> None:
     loss, norms = course(*DAMAGED[name])
+    if "little" in name:
+        loss[AT + 2] += 0.9
     assert told(loss, norms)[:1] == [("corrupt-batch", AT + 1)]
     finding = diagnose(case_of(loss, rates=RATES, facts=FACTS, grad_norm=norms)).findings[0]
     assert f"steps {AT + 1} to {AT + len(DAMAGED[name][0])}" in finding.cause

@@ -26,7 +26,7 @@ PARTLY: Final = 0.3
 """Of the height: a batch of which a part is damaged, as the first and the last one may be."""
 WHOLLY: Final = 0.6
 BACK: Final = 0.15
-"""Of the height, that may be left in the step after the last, and in the one after that."""
+"""Of the height, that may be left in the second step after the last; the first may be damaged in a small part."""
 NOISES: Final = 3.0
 STANDS_OUT: Final = 2.0
 """Times its usual size: the gradient of such a batch."""
@@ -96,7 +96,7 @@ def _stretches(curve: Curve, guess: float) -> Iterator[Torn]:
             and float(values[first : first + 2].max()) >= guess
             and bool((values[first + 1 : last] > level + WHOLLY * height).all())
             and len(after) == 2
-            and float(after.max()) <= max(BACK * height, NOISES * noise)
+            and float(after[1]) <= max(BACK * height, NOISES * noise)
         ):
             yield Torn(first, last, top, height)
 
