@@ -286,6 +286,19 @@ def test_balance_and_order_of_targets(tmp_path: Path) -> None:
     assert abs(prepared(tmp_path, numbers, held, Regression()).facts["order"]["found"]) < 0.3
 
 
+def test_a_dozen_damaged_rows_in_a_row_are_no_order_of_the_numbers(tmp_path: Path) -> None:
+    drawn = random.Random(3)
+    rows = [{"text": text_of(number), "value": drawn.gauss(0, 1)} for number in range(600)]
+    held = [{"text": text, "value": number} for number, text in enumerate(HELD)]
+    sound = prepared(tmp_path, rows, held, Regression()).facts["order"]["found"]
+    for row in rows[300:312]:
+        row["value"] = 60.0
+    torn = prepared(tmp_path, rows, held, Regression()).facts["order"]["found"]
+    assert abs(torn - sound) < 0.1  # of the numbers themselves 0.9
+    rows.sort(key=lambda row: float(row["value"]))
+    assert prepared(tmp_path, rows, held, Regression()).facts["order"]["found"] > 0.95
+
+
 def test_second_texts_that_lie_sorted_are_told_by_their_first_words(tmp_path: Path) -> None:
     words = ["add", "build", "close", "draw"]
     pairs = [{"text": text, "target": f"{words[number // 15]} {number}"} for number, text in enumerate(FRESH)]

@@ -23,7 +23,8 @@ def target_health(
     and `contradictions`, texts that stand there with different targets.
 
     `order` compares a row with the one after it: `found` is the part of equal classes, or of second texts that begin
-    with the same word, or the correlation of numbers, and `expected` that of an order by chance.
+    with the same word, or the correlation of the ranks of numbers, and `expected` that of an order by chance. Of the
+    numbers themselves a few that are far away, as damaged rows in a row are, would be nearly all of it.
     """
     told: dict[str, Any] = {}
     if facts.classes and facts.total:
@@ -65,8 +66,9 @@ def _order_of_classes(targets: NDArray[Any]) -> dict[str, float]:
 
 
 def _order_of_numbers(targets: NDArray[Any]) -> dict[str, float]:
-    numbers = targets.astype(np.float64) - targets.mean(dtype=np.float64)
-    return {"found": float((numbers[1:] * numbers[:-1]).mean() / (numbers**2).mean()), "expected": 0.0}
+    _, place, counts = np.unique(targets, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - 0.5 * (counts + 1))[place.reshape(-1)] - 0.5 * (len(targets) - 1)
+    return {"found": float((ranks[1:] * ranks[:-1]).mean() / (ranks**2).mean()), "expected": 0.0}
 
 
 def _contradictions(rows: Sequence[Document], targets: NDArray[Any]) -> int:

@@ -42,7 +42,7 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 6
+_FORMAT: Final = 7
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 
 

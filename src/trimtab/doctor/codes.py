@@ -121,7 +121,7 @@ CODES: dict[str, Code] = {
         ),
     ),
     "loss-spike": Code(
-        "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
+        "the loss leaves and comes back; one traced to its batches is a corrupt-batch",
         "symptom",
         ("train/loss",),
         ("underfitting", "plateau", "class-collapse"),
@@ -428,7 +428,7 @@ CODES: dict[str, Code] = {
         ),
     ),
     "corrupt-batch": Code(
-        "a spike that is traced to one batch",
+        "a spike that is traced to one batch, or to a few in a row",
         "root",
         ("train/loss",),
         ("loss-spike", "nan-loss", "exploding-gradients"),

@@ -1,19 +1,22 @@
-"""corrupt-batch: a spike that is traced to one batch.
+"""corrupt-batch: a spike that is traced to one batch, or to a few in a row.
 
 Looks for: a training loss that is far too high, or not finite, in a single step, and where it was before in the next.
     The loss of a step is that of its batch before the update: weights that an update has damaged take steps to mend,
     so what is back at once was the batch. It must stand out by eight times the noise there, by three tenths of all
     that was gained, and by twice what batches reach elsewhere; up to five such batches. The alerts of a run of ours
-    name its samples.
+    name its samples. Or two to eight steps in a row, whose losses are what answers to nonsense cost, a guess or more:
+    so high from the first or the second on, back at once after the last, and gradients with them; the first and the
+    last may be damaged in part. Of a jump that weights made each step would take back a part.
 Why it matters: such a batch moves the weights by nonsense, however sound all else is; in every epoch it comes again.
 Evidence: the losses of the step and of its neighbours, the gradient norm there, the samples, and whether it comes
     again at the distance of an epoch.
 Remedy: look at those samples, and leave them out; skip updates far from others (`gradients.skip`), which costs one
     step.
 False alarms: data of mixed difficulty, whose hard batches reach as far again and again; with fp16, a loss scale that
-    is being found. At the top of a warm-up, and where gradients grew in the steps before, the weights may have done
-    it: then it is told only if it comes again or is traced. Losses that are means over several steps show no single
-    step: then it stays a loss-spike.
+    is being found. At the top of a warm-up, where gradients grew in the steps before, and where neither the loss nor
+    the gradient is back in the next step, the weights may have done it: then it is told only if it comes again or is
+    traced. Several in a row stay a loss-spike where gradients or the rate rose before, or gradients are not logged;
+    and so do losses that are means over several steps, which show no single one.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1, who find spikes by batch and state together.
 """
 
@@ -29,21 +32,19 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import median, quantile
-from trimtab.doctor.reading.once import once
+from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.outliers import CLEAR, NOISES, lone_bad, outliers_of
+from trimtab.doctor.reading.torn import Torn, torn_in
+from trimtab.doctor.reading.unsteady_steps import lasting_places, unsteady_places
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
 
 CODE: Final = "corrupt-batch"
-NOISES: Final = 8.0
-PART: Final = 0.3
 GRAVE: Final = 0.5
 """Of all that was gained: from there on it is a warning, whatever else is known of it."""
 FAR: Final = 18.0
 """Times the noise: the same, of errors that are squared or of an unknown kind."""
-CLEAR: Final = 2.0
-"""Times the highest of all other steps."""
 MOST_APART: Final = 10
 """Steps from one logged loss to the next: weights that were damaged take longer to mend."""
 BETWEEN: Final = 0.2
@@ -55,9 +56,6 @@ ALONE: Final = 4.0
 MOST: Final = 5
 """More such batches are the nature of the data, but for one that comes again in each epoch."""
 FEWEST: Final = 40
-RESTLESS: Final = 5
-"""Steps before: where two of them had gradients of twice their usual size, the weights were unsteady."""
-LEAST_WARMUP: Final = 5
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -75,17 +73,20 @@ def check(case: Case) -> Iterator[Finding]:
         uneven &= float(uneven.mean()) > BETWEEN
     if every > MOST_APART or uneven.any() or case.history.has("loss_scale"):
         return
+    if every == 1 and (torn := torn_in(case, series)):
+        yield _in_a_row(case, series, torn)
+        return
     witness = _witness(case, series)
     high, usual, noise = outliers_of(series, EASED if witness else 1.0)
-    bad = _lone_bad(values)
+    bad = lone_bad(values)
     places = np.flatnonzero(high | bad)
     again = _period(case, places)
     if not len(places) or (len(places) > MOST and again is None):
         return
     if again is None and not _samples(case, set(steps[places].tolist())):
         # Nothing traces it to its batch: where weights are unsteady, they may have done it.
-        unsteady = unsteady_places(case, series.steps, places).tolist()
-        places = np.array([place for place in places.tolist() if place not in unsteady], np.int64)
+        places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
+        places = places[~np.isin(places, lasting_places(case, series, places, usual))]
         if not len(places):
             return
     onset = int(steps[places[0]]) - (every - 1 if case.target == "huggingface" else 0)  # which logs means
@@ -102,49 +103,61 @@ def check(case: Case) -> Iterator[Finding]:
     far = NOISES if case.fact("task") != "regression" and num_classes(case) is not None else FAR
     clear = float(np.nan_to_num(heights, nan=np.inf).max()) > far
     grave = again is not None or bool(samples) or (part >= GRAVE * descent and (clear or witness))
-    skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
     yield Finding(
         CODE,
         "warning" if grave else "info",
         0.9 if again is not None or samples else 0.8 if grave else 0.6,
         onset,
-        f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step alone"
-        if every == 1
-        else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value alone"
+        (
+            f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step"
+            if every == 1
+            else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value"
+        )
+        + " alone"
         + (f", and in {format.count(len(places) - 1)} more" if len(places) > 1 else ""),
         tuple(evidence),
-        remedies=(
-            Remedy(f"look at the samples of step {onset:,}, and leave out those that are damaged"),
-            *([Remedy("skip updates far from others", "trimtab", {"gradients.skip.name": "spike"})] if skips else []),
-        ),
+        remedies=_remedies(case, f"step {onset:,}"),
     )
 
 
-def unsteady_places(case: Case, steps: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those up to twice the warm-up, where the rate first meets the weights, and those before which gradients grew."""
-    rates, norms = Curve.of(case.history.get("learning_rate")), Curve.of(case.history.get("grad_norm"))
-    until = early_until(rates)
-    found = []
-    for place in places.tolist():
-        step = int(steps[place])
-        grew = False
-        if norms is not None and (near := norms.between(step - RESTLESS, step - 1)) is not None:
-            around = norms.level(step - 5 * RESTLESS, step + 5 * RESTLESS)
-            grew = int((near.values > 2.0 * around).sum()) >= 2
-        if step <= until or grew:
-            found.append(place)
-    return np.array(found, np.int64)
+def _in_a_row(case: Case, series: Series, torn: list[Torn]) -> Finding:
+    """A warning of batches that are damaged one after the other."""
+    evidence = []
+    for one in sorted(torn, key=lambda one: -one.height)[:MOST]:
+        steps, value = (int(series.steps[one.first]), int(series.steps[one.last])), float(series.mean[one.top])
+        told = (
+            f"the loss of the batches {_where(one, series)} was {format.decimal(value)} at most, amid "
+            f"{format.decimal(value - one.height)}, and {format.decimal(float(series.mean[one.last + 1]))} in the "
+            "next; gradients stood out in them, and no longer"
+        )
+        evidence.append(Evidence("train/loss", steps, value, value - one.height, told))
+    samples = _samples(case, {int(series.steps[at]) for one in torn for at in range(one.first, one.last + 1)})
+    if samples:
+        evidence.append(Evidence("alerts", evidence[0].steps, None, None, samples))
+    onset = int(series.steps[torn[0].first])
+    where = " and ".join(_where(one, series) for one in torn[:MOST])
+    return Finding(
+        CODE,
+        "warning",
+        0.9 if samples else 0.8,
+        onset,
+        f"the batches {where} are damaged or of another kind: the loss jumped to what nonsense costs in them alone",
+        tuple(evidence),
+        remedies=_remedies(case, where.removeprefix("of ")),
+    )
 
 
-def early_until(rates: Curve | None) -> int:
-    """The last step at which a rise of the loss may come of the rate's first height; 0 without a warm-up."""
-    return 0 if rates is None else _early_until(rates)
+def _where(one: Torn, series: Series) -> str:
+    first, last = int(series.steps[one.first]), int(series.steps[one.last])
+    return f"of step {first:,}" if first == last else f"of steps {first:,} to {last:,}"
 
 
-@once
-def _early_until(rates: Curve) -> int:
-    top = int(rates.steps[rates.values >= 0.99 * rates.lower_quantile(0.95)][0])
-    return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
+def _remedies(case: Case, where: str) -> tuple[Remedy, ...]:
+    skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
+    return (
+        Remedy(f"look at the samples of {where}, and leave out those that are damaged"),
+        *([Remedy("skip updates far from others", "trimtab", {"gradients.skip.name": "spike"})] if skips else []),
+    )
 
 
 def _witness(case: Case, series: Series) -> bool:
@@ -168,53 +181,6 @@ def _witness(case: Case, series: Series) -> bool:
         return False  # as nearly always, without the others
     late = (values / np.maximum(running_median(values, 15), 1e-12))[begin:]
     return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
-
-
-def outliers_of(
-    series: Series, ease: float = 1.0
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Single steps whose loss stands out while the next is as before; the level before, and the noise there.
-
-    `ease` is what the bounds are multiplied by.
-    """
-    values, curve = series.mean, Curve.of(series)
-    finite = np.isfinite(values)
-    if curve is None:
-        return ~finite & False, values, np.zeros(len(values))
-    if len(curve) < len(values):
-        filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
-        curve = Curve(np.arange(len(filled)), filled)
-    filled = curve.values
-    none = np.zeros(len(filled), np.bool_)
-    above = filled - curve.running_median(5)
-    if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
-        return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
-    width = max(15, len(filled) // 20)
-    usual = curve.trailing_median(width)
-    excess = np.where(np.isfinite(usual), filled - usual, 0.0)
-    # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
-    reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
-    least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
-    next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
-    after_next = np.append(next_excess[1:], 0.0)
-    alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
-    high = (excess > ease * least) & alone & finite
-    high[: max(8, len(filled) // 50)] = False
-    noise = curve.local_noise(2 * width, np.flatnonzero(high))  # of all others it is not asked
-    high &= excess > ease * np.maximum(NOISES * noise, least)
-    # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
-    others = float(excess[~high][width // 2 :].max(initial=0.0))
-    high &= excess > ease * CLEAR * others
-    return high, usual, noise
-
-
-def _lone_bad(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Steps whose loss is not finite while those around them are; none where they are many, or where a run ends so."""
-    bad = ~np.isfinite(values)
-    if not bad.any() or bad[-1] or bad[0] or bad.mean() > 0.03:
-        return np.zeros_like(bad)
-    alone: NDArray[np.bool_] = bad & ~np.append(bad[1:], True) & ~np.insert(bad[:-1], 0, True)
-    return alone if (alone == bad).all() else np.zeros_like(bad)
 
 
 def _period(case: Case, places: NDArray[np.int64]) -> int | None:

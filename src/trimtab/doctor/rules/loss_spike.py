@@ -33,8 +33,8 @@ from trimtab.doctor.reading.restarts import by_plan, raised_before
 from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
 from trimtab.doctor.reading.thrown import thrown_once
 from trimtab.doctor.reading.undone import undone
+from trimtab.doctor.reading.unsteady_steps import early_until
 from trimtab.doctor.remedies import change, lower_rate
-from trimtab.doctor.rules.corrupt_batch import early_until
 from trimtab.doctor.rules.unshuffled_data import comes_again
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -244,10 +244,5 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
     curve = Curve.of(norms)
     if curve is None or (part := curve.between(*steps)) is None:
         return ""
-    usual = curve.median
-    largest = float(part.values.max())
-    return (
-        f", and the gradient norm to {largest / usual:.0f} times its usual size"
-        if usual > 0 and largest > 3 * usual
-        else ""
-    )
+    usual, largest = curve.median, float(part.values.max())
+    return f", and the gradient norm to {largest / usual:.0f} times its usual size" if largest > 3 * usual > 0 else ""

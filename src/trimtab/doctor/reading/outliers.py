@@ -1,0 +1,64 @@
+"""Single steps whose loss stands out while the next is as before: what is back at once was the batch."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import quantile
+from trimtab.runs.history import Series
+
+NOISES: Final = 8.0
+PART: Final = 0.3
+CLEAR: Final = 2.0
+"""Times the highest of all other steps."""
+
+
+def outliers_of(
+    series: Series, ease: float = 1.0
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Single steps whose loss stands out while the next is as before; the level before, and the noise there.
+
+    `ease` is what the bounds are multiplied by.
+    """
+    values, curve = series.mean, Curve.of(series)
+    finite = np.isfinite(values)
+    if curve is None:
+        return ~finite & False, values, np.zeros(len(values))
+    if len(curve) < len(values):
+        filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
+        curve = Curve(np.arange(len(filled)), filled)
+    filled = curve.values
+    none = np.zeros(len(filled), np.bool_)
+    above = filled - curve.running_median(5)
+    if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
+        return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
+    width = max(15, len(filled) // 20)
+    usual = curve.trailing_median(width)
+    excess = np.where(np.isfinite(usual), filled - usual, 0.0)
+    # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
+    reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
+    least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
+    next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
+    after_next = np.append(next_excess[1:], 0.0)
+    alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
+    high = (excess > ease * least) & alone & finite
+    high[: max(8, len(filled) // 50)] = False
+    noise = curve.local_noise(2 * width, np.flatnonzero(high))  # of all others it is not asked
+    high &= excess > ease * np.maximum(NOISES * noise, least)
+    # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
+    others = float(excess[~high][width // 2 :].max(initial=0.0))
+    high &= excess > ease * CLEAR * others
+    return high, usual, noise
+
+
+def lone_bad(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Steps whose loss is not finite while those around them are; none where they are many, or where a run ends so."""
+    bad = ~np.isfinite(values)
+    if not bad.any() or bad[-1] or bad[0] or bad.mean() > 0.03:
+        return np.zeros_like(bad)
+    alone: NDArray[np.bool_] = bad & ~np.append(bad[1:], True) & ~np.insert(bad[:-1], 0, True)
+    return alone if (alone == bad).all() else np.zeros_like(bad)
