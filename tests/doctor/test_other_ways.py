@@ -140,3 +140,17 @@ def test_a_rate_that_throws_the_loss_comes_before_the_one_class_that_is_left() -
     assert told is not None
     assert told.onset_step == 4
     assert diagnose(case, "run").findings[0].code == "learning-rate-too-high"
+
+
+@pytest.mark.parametrize(
+    ("rate", "momentum", "end", "expected"),
+    [(2e-4, 0.9, 1.9, "warning"), (2e-2, 0.9, 1.9, None), (2e-4, 0.9, 0.4, None)],
+)
+def test_a_rate_of_adams_size_is_far_too_low_for_descent(
+    rate: float, momentum: float, end: float, expected: str | None
+) -> None:
+    config = {"optimizer.name": "sgd", "optimizer.learning_rate": rate, "optimizer.momentum": momentum}
+    facts = {"task": "classification", "targets": LETTERS, "optimizer": "sgd"}
+    loss = end + (2.4 - end) * np.exp(-np.arange(500) / 80.0) + 0.02 * noise_of(500)
+    case = case_of(loss, rates=rate * cosine(500) / cosine(500).max(), facts=facts, config=config)
+    assert severity(case, "learning-rate-too-low") == expected

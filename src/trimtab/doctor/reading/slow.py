@@ -33,6 +33,7 @@ LEFT, GAINING = 0.5, 1 / 3
 """Of the first loss, and of the best quarter so far: what is left, and still gained, of a rate perhaps too low."""
 HALF: Final = 0.5
 """Of the first loss: weights by which it came below that were moved."""
+OF_DESCENT: Final = 5e-3
 CREEPING: Final = 0.01
 """Of the validation loss: what a run that learns gains more than."""
 
@@ -214,6 +215,21 @@ def creeping(case: Case) -> Iterator[Sign]:
                 f"than the first by {100 * fell:.2g} % only",
             ),
         )
+
+
+def of_descent(case: Case) -> Iterator[Sign]:
+    """A rate of Adam's size with plain descent, of weights that are new and a loss that is hardly lower for it."""
+    rate, momentum = learning_rate_in_use(case), case.setting("optimizer.momentum") or 0.0
+    loss, guess = Curve.of(case.loss()), uniform_loss(case)
+    if case.setting("optimizer.name") != "sgd" or rate is None or loss is None or guess is None:
+        return
+    step = rate / max(1.0 - float(momentum), 1e-6)
+    if step < OF_DESCENT and loss.start > NEAR_START * guess and loss.end > LEFT * loss.start:
+        told = (
+            f"with momentum a gradient moves the weights by {step:.2g} of itself in all; plain descent from new "
+            "weights usually takes 0.05 to 1, and rates of Adam's size are far too small for it"
+        )
+        yield 3.0, Evidence("optimizer.learning_rate", (1, case.history.last_step), step, 0.05, told)
 
 
 def usual(case: Case) -> Iterator[Sign]:

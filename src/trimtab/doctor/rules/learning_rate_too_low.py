@@ -24,7 +24,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases
-from trimtab.doctor.reading.slow import bound, creeping, slow, steady, still_gains, unmoved, usual
+from trimtab.doctor.reading.slow import bound, creeping, of_descent, slow, steady, still_gains, unmoved, usual
 from trimtab.doctor.remedies import change, learning_rate_in_use, scaled_rate, sound_rate, uses_adam
 from trimtab.runs import format
 
@@ -54,7 +54,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if curve.end > curve.start + 3 * curve.noise:
         return
     fall = list(slow(case, curve)) or list(steady(case, curve, phases))
-    signs = [*bound(case), *unmoved(case), *fall, *creeping(case), *usual(case)]
+    signs = [*bound(case), *unmoved(case), *fall, *creeping(case), *usual(case), *of_descent(case)]
     points = sum(weight for weight, _ in signs)
     if points < ENOUGH:
         yield from _perhaps(case, curve)

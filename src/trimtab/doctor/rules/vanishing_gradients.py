@@ -115,10 +115,11 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _stood(case: Case, steps_W: NDArray[np.int64], ratios_W: NDArray[np.float64]) -> bool:
-    """Whether the gradient fades to a thousandth from the first window on, for a fifth of the run or more, and nothing
-    is learned until it comes back."""
-    faded = ratios_W < np.log10(GRAVE)
+    """Whether the gradient fades to a hundredth from the first window on, and mostly to a thousandth, for a fifth of
+    the run or more, and nothing is learned until it comes back."""
+    faded = ratios_W < np.log10(FADED)
     back = len(faded) if faded.all() else int(np.argmin(faded))
+    back = back if back and median(ratios_W[:back]) < np.log10(GRAVE) else 0
     curve = Curve.of(case.loss())
     if not back or steps_W[back - 1] < FOR_LONG * case.planned_steps or curve is None:
         return False
