@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
@@ -129,10 +130,14 @@ class _Reader(TorchFunctionMode):
         inside = {one for layer in layers.values() for one in layer.modules()}
         with ExitStack() as stack:
             for name, module in {"": self._model, **layers}.items():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
                 enter, leave = partial(self._enter, name), self._leave
                 stack.callback(module.register_forward_pre_hook(enter).remove)
                 stack.callback(module.register_forward_hook(leave, always_call=True).remove)
             for name, module in self._model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # takes no hooks
                 if _is_function(module, module in inside):
                     stack.callback(module.register_forward_pre_hook(self._begin).remove)
                     stack.callback(module.register_forward_hook(self._end, always_call=True).remove)
@@ -157,7 +162,7 @@ class _Reader(TorchFunctionMode):
             function = copy.copy(module)
             if "inplace" in vars(function):
                 vars(function)["inplace"] = False
-            self._tell(given[0], function.forward)
+            self._tell(given[0], _prelu(module) if isinstance(module, nn.PReLU) else function.forward)
 
     def _end(self, module: nn.Module, given: Any, output: Any) -> None:
         self._in_functions -= 1
@@ -173,7 +178,7 @@ class _Reader(TorchFunctionMode):
         return func(*args, **options)
 
     def _tell(self, before: Any, function: Function) -> None:
-        if not self._within or not isinstance(before, Tensor) or before.ndim < 2:
+        if not self._within or not isinstance(before, Tensor) or not _is_plain(before) or before.ndim < 2:
             return
         name, module = self._newest or ("", None)
         if isinstance(module, _ConvNd) and before.shape[1:2] == (module.out_channels,):
@@ -182,6 +187,19 @@ class _Reader(TorchFunctionMode):
             self._read(name, function, before)
 
 
+def _prelu(module: nn.PReLU) -> Function:
+    return lambda x: F.prelu(x, module.weight.to(x.dtype))
+
+
+def _is_plain(values: Tensor) -> bool:
+    """Whether slopes can be taken of it, here and now: not of whole numbers, sparse or nested ones, nor of what a
+    transform of `torch.func` has wrapped, which must not outlive it."""
+    strided = values.is_floating_point() and values.layout == torch.strided and not values.is_nested
+    return strided and not (is_functorch_wrapped_tensor(values) or torch.is_inference_mode_enabled())
+
+
 def _is_function(module: nn.Module, in_layer: bool) -> bool:
-    known = isinstance(module, (*_RECTIFIERS, *_IN_LAYERS) if in_layer else _RECTIFIERS)
-    return known or type(module).__module__ == "transformers.activations"
+    """One's own classes that are made of them are not: they may take, give or keep more. What they call is seen."""
+    known = (*_RECTIFIERS, *_IN_LAYERS) if in_layer else _RECTIFIERS
+    is_known = any(isinstance(module, one) and type(module).forward is one.forward for one in known)
+    return is_known or type(module).__module__ == "transformers.activations"

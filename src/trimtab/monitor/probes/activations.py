@@ -70,6 +70,7 @@ class Units:
         """By width: where a unit has said something, [F]."""
         self._num_flat: Tensor | None = None
         self._num_values = 0
+        self._is_known = True
 
     def add(self, argument_NF: Tensor, function: Function) -> None:
         """A portion: what goes into `function`, at counted positions alone. Does not wait for the device."""
@@ -95,11 +96,15 @@ class Units:
                 self._num_flat = num_flat if self._num_flat is None else self._num_flat + num_flat
                 self._num_values += slope_NF.numel()
 
+    def give_up(self) -> None:
+        """A portion could not be read: nothing is known of the whole."""
+        self._is_known = False
+
     @property
     def fractions(self) -> tuple[Tensor, Tensor] | None:
         """Of the units those that are dead, and of the values those that are saturated, where they lie; None before
-        there is a portion."""
-        if self._num_flat is None:
+        there is a portion, and where one could not be read."""
+        if self._num_flat is None or not self._is_known:
             return None
         return 1 - torch.cat(list(self._living.values())).double().mean(), self._num_flat.double() / self._num_values
 
@@ -169,7 +174,13 @@ class ActivationExamination:
                     self._rows[name] = binned(out.reshape(1, -1).float())
 
             def unit(name: str, argument: Tensor, function: Function) -> None:
-                self._units.setdefault(name, Units()).add(counted(argument, positions.counted(name)), function)
+                units = self._units.setdefault(name, Units())
+                try:
+                    units.add(counted(argument, positions.counted(name)), function)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception:  # inside of the model's own pass, which it must not end
+                    units.give_up()
 
             with streams_read(model, stream), activations_read(model, unit):
                 yield
