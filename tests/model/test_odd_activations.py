@@ -65,7 +65,7 @@ def test_odd_functions_end_no_pass_and_what_can_be_read_is(between: Callable[[Te
     wide = next((one.dtype for one in between.parameters()), None) if isinstance(between, nn.Module) else None
     model, x = Odd(between, wide or torch.float32), torch.randn(4, 5, 3)
     whole, told, examination = model(x), [], ActivationExamination(0)
-    with activations_read(model, lambda name, before, function: told.append((name, function(before)))):
+    with activations_read(model, lambda name, before, function, _: told.append((name, function(before)))):
         torch.testing.assert_close(model(x), whole)
     assert len(told) == seen
     with examination.attach(model):
@@ -90,3 +90,16 @@ def test_what_cannot_be_read_leaves_out_its_units_alone() -> None:
     assert list(examination._units) == ["0", "1"]
     assert all(units.fractions is None for units in examination._units.values())
     assert set(examination._streams) == {"0", "1"}
+
+
+def test_units_of_one_matrix_do_not_speak_for_those_of_another() -> None:
+    """Two functions of the same width in a layer, of which the second gives nothing; run twice, they are the same."""
+    layer = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+    assert isinstance(layer[2], nn.Linear)
+    nn.init.constant_(layer[2].bias, -50.0)
+    nn.init.constant_(layer[0].bias, 1.0)
+    model, examination = nn.ModuleList([layer]), ActivationExamination(0)
+    with examination.attach(model):
+        layer(torch.randn(8, 5, 16))
+        layer(torch.randn(8, 5, 16))
+    assert examination._units["0"].dead_fraction == 0.5

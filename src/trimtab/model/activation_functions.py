@@ -24,7 +24,8 @@ from trimtab.model.structure import layers_of
 
 Function = Callable[[Tensor], Tensor]
 """An activation function: elementwise."""
-Tell = Callable[[str, Tensor, Function], None]
+Tell = Callable[[str, Tensor, Function, str], None]
+Read = Callable[[str, Function, Tensor, str], None]
 
 _OURS: Final[Mapping[Activation, Function]] = {
     "gelu": F.gelu,
@@ -72,7 +73,8 @@ _CALLED: Final[Mapping[Callable[..., Any], Callable[..., Tensor]]] = {
 @contextmanager
 def activations_read(model: nn.Module, tell: Tell) -> Iterator[None]:
     """Inside, `tell` is told of each activation function before it runs: the name of what it belongs to, what goes in,
-    detached, its units last, and the function.
+    detached, its units last, the function, and the name of the module with a matrix or kernel which ran last, whose
+    units these are; empty where that is known by the name.
 
     Of our models these are [B, T, F] of the feed-forward blocks, the gate alone of gated ones. Of others they are
     torch's rectifiers and transformers' functions, as modules or called, and what saturates inside of layers; the name
@@ -80,10 +82,10 @@ def activations_read(model: nn.Module, tell: Tell) -> Iterator[None]:
     convolution gave has its channels as units. What is computed again in backward is not told again.
     """
 
-    def read(name: str, function: Function, before: Tensor) -> None:
+    def read(name: str, function: Function, before: Tensor, source: str) -> None:
         if not in_backward():
             with torch.no_grad():
-                tell(name, before.detach(), function)
+                tell(name, before.detach(), function, source)
 
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
@@ -101,10 +103,10 @@ def _feed_forwards(layer: nn.Module) -> Iterator[FeedForward]:
     return (one for one in layer.modules() if isinstance(one, FeedForward))
 
 
-def _told_of(name: str, block: FeedForward, read: Callable[[str, Function, Tensor], None]) -> Callable[..., None]:
+def _told_of(name: str, block: FeedForward, read: Read) -> Callable[..., None]:
     def ran(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         argument = output.chunk(2, dim=-1)[0] if block.activation == "swiglu" else output
-        read(name, _OURS[block.activation], argument)
+        read(name, _OURS[block.activation], argument, "")
 
     return ran
 
@@ -113,7 +115,7 @@ def _told_of(name: str, block: FeedForward, read: Callable[[str, Function, Tenso
 class _Reader(TorchFunctionMode):
     """Of other models: follows where a pass is, and sees functions that are called beside those that are modules."""
 
-    def __init__(self, model: nn.Module, read: Callable[[str, Function, Tensor], None]) -> None:
+    def __init__(self, model: nn.Module, read: Read) -> None:
         super().__init__()
         self._model = model
         self._read = read
@@ -180,11 +182,11 @@ class _Reader(TorchFunctionMode):
     def _tell(self, before: Any, function: Function) -> None:
         if not self._within or not isinstance(before, Tensor) or not _is_plain(before) or before.ndim < 2:
             return
-        name, module = self._newest or ("", None)
+        source, module = self._newest or ("", None)
         if isinstance(module, _ConvNd) and before.shape[1:2] == (module.out_channels,):
             before = before.movedim(1, -1) if before.ndim == module.weight.ndim else before
-        if name := self._within[-1] or name:
-            self._read(name, function, before)
+        if name := self._within[-1] or source:
+            self._read(name, function, before, source)
 
 
 def _prelu(module: nn.PReLU) -> Function:

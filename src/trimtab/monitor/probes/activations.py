@@ -60,19 +60,19 @@ class Units:
 
     A unit is dead that at no counted position gives more than `FLAT` from 0 nor passes a gradient; where the function
     is exactly 0 below 0, as of ReLU, one that never gives anything but 0. A value is saturated where the slope of the
-    function is below `FLAT`: nothing that is before it would learn from it. Functions of other widths have units of
-    their own.
+    function is below `FLAT`: nothing that is before it would learn from it. Functions of other widths, and those
+    of what other matrices gave, have units of their own.
     Source: Lu et al. 2019, arXiv 1903.06733 (dead ReLUs); the rest is own.
     """
 
     def __init__(self) -> None:
-        self._living: dict[int, Tensor] = {}
-        """By width: where a unit has said something, [F]."""
+        self._living: dict[tuple[str, int], Tensor] = {}
+        """By source and width: where a unit has said something, [F]."""
         self._num_flat: Tensor | None = None
         self._num_values = 0
         self._is_known = True
 
-    def add(self, argument_NF: Tensor, function: Function) -> None:
+    def add(self, argument_NF: Tensor, function: Function, source: str = "") -> None:
         """A portion: what goes into `function`, at counted positions alone. Does not wait for the device."""
         num, width = argument_NF.shape
         if not num or not width:
@@ -90,8 +90,8 @@ class Units:
                 largest_F = torch.linalg.vector_norm(output_NF.detach(), math.inf, 0)
                 steepest_F = torch.linalg.vector_norm(slope_NF, math.inf, 0)
                 living_F = (largest_F > near) | ((steepest_F >= FLAT) & (near > 0))
-                known_F = self._living.get(width)
-                self._living[width] = living_F if known_F is None else known_F | living_F
+                known_F = self._living.get((source, width))
+                self._living[source, width] = living_F if known_F is None else known_F | living_F
                 num_flat = (slope_NF.abs() < FLAT).sum()
                 self._num_flat = num_flat if self._num_flat is None else self._num_flat + num_flat
                 self._num_values += slope_NF.numel()
@@ -173,10 +173,10 @@ class ActivationExamination:
                 else:
                     self._rows[name] = binned(out.reshape(1, -1).float())
 
-            def unit(name: str, argument: Tensor, function: Function) -> None:
+            def unit(name: str, argument: Tensor, function: Function, source: str) -> None:
                 units = self._units.setdefault(name, Units())
                 try:
-                    units.add(counted(argument, positions.counted(name)), function)
+                    units.add(counted(argument, positions.counted(name)), function, source)
                 except torch.OutOfMemoryError:
                     raise
                 except Exception:  # inside of the model's own pass, which it must not end
