@@ -216,3 +216,14 @@ def test_pieces_of_one_text_do_not_tell_each_other() -> None:
     found = count_sets(ours.__getitem__, len(ours), others.__getitem__, len(others))
     assert found is not None
     assert found["separability"] > 0.9
+
+
+@pytest.mark.parametrize("share", [0.45, 0.48])
+def test_a_place_that_tells_half_of_the_numbers_tells_not_all(share: float) -> None:
+    """Nothing was sold in shops that were shut: what the others sold is not told by that."""
+    draw = np.random.default_rng(8)
+    shut = draw.random(2000) < share
+    columns = np.column_stack([shut, draw.integers(10, 20, size=(2000, 5))])
+    told = tells_number(list(columns).__getitem__, np.arange(2000), np.where(shut, 0.0, 5.0 + draw.normal(size=2000)))
+    assert told is not None
+    assert told < 0.95

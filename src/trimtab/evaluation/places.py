@@ -19,6 +19,8 @@ FEWEST_OF_CLASS: Final = 10
 """Texts: of fewer some token at some place stands for the class by chance."""
 FEWEST_TEXTS: Final = 40
 MOSTLY: Final = 0.8
+QUANTILES: Final = (0.5, 0.9)
+"""Of distances: the usual one, and one of what a column tells nothing of; the ends may be cut off."""
 
 
 def tells_class(rows: Callable[[int], Tokens], taken: NDArray[np.int64], classes_N: NDArray[np.int64]) -> float:
@@ -43,15 +45,16 @@ def tells_class(rows: Callable[[int], Tokens], taken: NDArray[np.int64], classes
 def tells_number(
     rows: Callable[[int], Tokens], taken: NDArray[np.int64], targets_N: NDArray[np.float64]
 ) -> float | None:
-    """How much of a number's spread the token at the best place explains, at most 1: one less the square of the usual
-    distance from what the token stands for over that from the median, as R² but of medians, since a column may be cut
-    off at its ends. What a token stands for is the mean of every other text that has it there, tried on the rest, where
-    most of these have tokens that were seen. None of too few texts, or where most have one number."""
+    """How much of a number's spread the token at the best place explains, at most 1: one less the square of the
+    distance from what the token stands for over that from the median, as R² but of the usual distance or of a large
+    one, whichever tells less, since a column may be cut off at its ends. What a token stands for is the mean of every
+    other text that has it there, tried on the rest, where most of these have tokens that were seen. None of too few
+    texts, or where most have one number."""
     counted, tried = np.arange(len(taken)) % 2 == 0, np.arange(len(taken)) % 2 == 1
     if len(taken) < FEWEST_TEXTS or not np.isfinite(targets_N).all():
         return None
-    usual = float(np.median(np.abs(targets_N[tried] - np.median(targets_N[tried]))))
-    if usual == 0.0:
+    spread_Q = np.quantile(np.abs(targets_N[tried] - np.median(targets_N[tried])), QUANTILES)
+    if spread_Q[0] == 0.0:
         return None
     best = 0.0
     for inverse_N, num_tokens in _places([rows(index) for index in taken.tolist()]):
@@ -60,7 +63,7 @@ def tells_number(
         known = tried & (seen_V[inverse_N] > 0)
         if known.sum() >= MOSTLY * tried.sum():
             missed_N = targets_N[known] - (sums_V / np.maximum(seen_V, 1))[inverse_N[known]]
-            best = max(best, 1.0 - (float(np.median(np.abs(missed_N))) / usual) ** 2)
+            best = max(best, 1.0 - float((np.quantile(np.abs(missed_N), QUANTILES) / spread_Q).max()) ** 2)
     return best
 
 
