@@ -227,3 +227,11 @@ def test_a_place_that_tells_half_of_the_numbers_tells_not_all(share: float) -> N
     told = tells_number(list(columns).__getitem__, np.arange(2000), np.where(shut, 0.0, 5.0 + draw.normal(size=2000)))
     assert told is not None
     assert told < 0.95
+
+
+def test_the_only_place_in_which_texts_differ_is_no_leak() -> None:
+    """A curve of one variable, as it is read between two tokens that are always the same."""
+    variable = np.random.default_rng(9).integers(10, 74, size=800)
+    rows = np.column_stack([np.ones(800), variable, np.full(800, 2)]).astype(np.int64)
+    assert tells_number(list(rows).__getitem__, np.arange(800), np.sin(variable / 20)) == 0.0
+    assert counted(list(rows), (variable > 40).astype(np.int64))["placed"] == 0.0

@@ -69,12 +69,15 @@ def tells_number(
 
 def _places(texts: list[Tokens]) -> Iterator[tuple[NDArray[np.int64], int]]:
     """At each place from the beginning and from the end: which of its different tokens a text has there, [N], and how
-    many these are. A text that is shorter has one of its own."""
+    many these are. A text that is shorter has one of its own. Nothing
+    where texts differ at one place alone, which then is all that there is to read."""
     size = min(MOST_PLACES, max(map(len, texts)))
     for direction in (1, -1):
         tokens_NP = np.full((len(texts), size), -1)
         for row, text in enumerate(texts):
             tokens_NP[row, : min(size, len(text))] = text[::direction][:size]
+        if (tokens_NP != tokens_NP[:1]).any(axis=0).sum() < 2:
+            return
         for tokens_N in tokens_NP.T:
             known, inverse_N = np.unique(tokens_N, return_inverse=True)
             yield inverse_N, len(known)
