@@ -128,6 +128,22 @@ def test_a_sigmoid_of_a_sigmoid_is_told_by_the_first_answers() -> None:
     assert severity(case_of(loss, rates=cosine(300), facts=facts), "double-softmax") is None
 
 
+@pytest.mark.parametrize(
+    ("labels", "floor", "steps", "expected"), [(10, 0.1, 300, None), (3, 0.693, 30, None), (3, 0.693, 300, "warning")]
+)
+def test_logits_that_happen_to_lie_between_zero_and_one_are_no_sigmoid_of_a_sigmoid(
+    labels: int, floor: float, steps: int, expected: str | None
+) -> None:
+    """A head that begins at nothing; small logits of few labels, that are above 0 by chance, in one of eight of three;
+    a loss that no sigmoid of a sigmoid comes to."""
+    assert within_one(torch.zeros(2, 5)) == 0.0
+    letters = {"classes": list("abcdefghij")[:labels], "counts": [100] * labels}
+    facts = {"task": "classification", "targets": letters, "first_batch": {"within_one": 1.0, "sum_to_one": None}}
+    loss = falling(steps, start=0.74, floor=floor, noise=0.001)
+    case = case_of(loss, rates=cosine(300)[:steps], facts=facts, total_steps=300)
+    assert severity(case, "double-softmax") == expected
+
+
 def test_a_rate_that_throws_the_loss_comes_before_the_one_class_that_is_left() -> None:
     loss = np.concatenate([[2.3, 2.2, 2.1, 43.0, 30.0, 9.0], np.full(394, 2.31)]) + 0.005 * noise_of(400)
     judged = dict.fromkeys(range(40, 401, 40), 2.33)
