@@ -62,6 +62,14 @@ def test_a_run_that_rather_evaluates_than_trains(evaluation: float, train: float
     assert severity(case, "evaluation-bound") == expected
 
 
+@pytest.mark.parametrize(("evaluation", "expected"), [(8.0, None), (80.0, "info")])
+def test_a_run_that_was_cut_off_after_its_first_evaluation_says_little(evaluation: float, expected: str | None) -> None:
+    case = case_of(falling(4), rates=cosine(4), total_steps=2000)
+    split = {"start": 2.0, "evaluation": evaluation, "training": 2.0}
+    case.history.observe(RunEnded(4, "interrupted", "", None, None, None, evaluation + 2.0, split))
+    assert severity(case, "evaluation-bound") == expected
+
+
 @pytest.mark.parametrize(("deviation", "expected"), [(0.9, "info"), (7.0, "warning"), (None, "warning")])
 def test_a_first_loss_that_is_somewhat_high_where_guesses_are_unsure(deviation: float | None, expected: str) -> None:
     loss = np.concatenate([[3.6, 2.9, 2.4], falling(297, start=2.3, floor=0.3, noise=0.0)]) + 0.01 * noise_of(300)
