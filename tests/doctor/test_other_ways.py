@@ -164,3 +164,15 @@ def test_a_rate_that_throws_the_loss_comes_before_the_one_class_that_is_left() -
     assert told is not None
     assert told.onset_step == 4
     assert diagnose(case, "run").findings[0].code == "learning-rate-too-high"
+
+
+@pytest.mark.parametrize(("reached", "expected"), [(0.1, None), (2.2, "warning")])
+def test_large_embeddings_of_a_model_that_tells_new_texts_apart_were_no_mistake(
+    reached: float, expected: str | None
+) -> None:
+    facts = {"task": "classification", "targets": LETTERS}
+    drawn = {"model.name": "mlp", "model.initialization.standard_deviation": 1.0, "optimizer.name": "adamw"}
+    loss = falling(400, start=2.3, floor=0.1, noise=0.0) + 0.01 * noise_of(400)
+    judged = {at: 2.3 + (reached - 2.3) * at / 400 for at in range(40, 401, 40)}
+    case = case_of(loss, rates=cosine(400), validation=judged, facts=facts, config=drawn)
+    assert severity(case, "bad-initialization") == expected
