@@ -103,3 +103,17 @@ def test_units_of_one_matrix_do_not_speak_for_those_of_another() -> None:
         layer(torch.randn(8, 5, 16))
         layer(torch.randn(8, 5, 16))
     assert examination._units["0"].dead_fraction == 0.5
+
+
+def test_experts_that_see_a_token_each_are_not_half_dead() -> None:
+    layer = nn.ModuleList(nn.Sequential(nn.Linear(8, 32), nn.ReLU()) for _ in range(64))
+    whole = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"experts": layer})])})
+    experts, examination = whole["layers"][0]["experts"], ActivationExamination(0)
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.stack([expert(token) for expert, token in zip(experts, x, strict=True)])
+
+    whole["layers"][0].forward = forward
+    with examination.attach(whole):
+        whole["layers"][0](torch.randn(64, 1, 8))
+    assert examination._units["layers.0"].dead_fraction < 0.1

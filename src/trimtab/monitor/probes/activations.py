@@ -6,6 +6,7 @@ Shape suffixes: B sequences · T positions · D hidden size · F feed-forward si
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
@@ -25,6 +26,8 @@ FLAT: Final = 0.01
 """A slope below this passes no gradient to speak of; an output within it of 0 says nothing. The functions' own scale,
 at which they turn, is 1."""
 
+FEWEST: Final = 16
+"""Positions: half of all units give 0 at one by chance."""
 _AT_ONCE: Final = 1 << 25
 """Values that are widened at once: 256 MiB in fp64."""
 
@@ -68,6 +71,8 @@ class Units:
     def __init__(self) -> None:
         self._living: dict[tuple[str, int], Tensor] = {}
         """By source and width: where a unit has said something, [F]."""
+        self._seen: Counter[tuple[str, int]] = Counter()
+        """At how many positions that was."""
         self._num_flat: Tensor | None = None
         self._num_values = 0
         self._is_known = True
@@ -77,6 +82,7 @@ class Units:
         num, width = argument_NF.shape
         if not num or not width:
             return
+        self._seen[source, width] += num
         with torch.no_grad():
             minus_one = torch.full_like(argument_NF[:1], -1.0, dtype=torch.float32)
             near = torch.where(function(minus_one).any(), FLAT, 0.0)
@@ -106,7 +112,11 @@ class Units:
         there is a portion, and where one could not be read."""
         if self._num_flat is None or not self._is_known:
             return None
-        return 1 - torch.cat(list(self._living.values())).double().mean(), self._num_flat.double() / self._num_values
+        told: dict[tuple[str, int], Tensor] = {}
+        for (source, width), living_F in self._living.items():  # experts of few tokens each speak for one another
+            key = (source if self._seen[source, width] >= FEWEST else "", width)
+            told[key] = living_F | told[key] if key in told else living_F
+        return 1 - torch.cat(list(told.values())).double().mean(), self._num_flat.double() / self._num_values
 
     @property
     def dead_fraction(self) -> float:
