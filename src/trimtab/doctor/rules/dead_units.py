@@ -66,19 +66,19 @@ def _without_input(case: Case) -> Finding | None:
     weights, biases = map(list, zip(*pairs, strict=True))
     of_weights_WP, of_biases_WP = norms_WL[:, weights], norms_WL[:, biases]
     nothing_P = _nothing(case, names, weights)
-    hungry_WP = (of_weights_WP <= nothing_P * of_biases_WP) & (of_biases_WP > 0)
+    hungry_WP: NDArray[np.bool_] = np.logical_and(of_weights_WP <= nothing_P * of_biases_WP, of_biases_WP > 0)
     # Where it fades from matrix to matrix, so does what goes into them.
     hungry_WP &= (of_biases_WP >= FED * np.nan_to_num(of_biases_WP).max(axis=1, keepdims=True)) | (nothing_P == 0.0)
     fed_W1 = np.where(hungry_WP, of_biases_WP, 0.0).max(axis=1, keepdims=True)
-    dead_WP = np.maximum(of_weights_WP, of_biases_WP) <= nothing_P * fed_W1
+    dead_WP: NDArray[np.bool_] = np.maximum(of_weights_WP, of_biases_WP) <= nothing_P * fed_W1
     hungry_WP[:, 1:] &= ~dead_WP[:, 1:] & dead_WP[:, :-1]
     hungry_WP[:, :1] = False
-    there_W = hungry_WP.any(axis=1)
+    there_W = hungry_WP.any(axis=1) & dead_WP.any(axis=1)
     first = len(steps) - int(np.argmin(there_W[::-1])) if not there_W.all() else 0
     if len(steps) - first < max(FEWEST_WINDOWS, len(steps) / 5):
         return None
     hungry, dead = hungry_WP[first:].all(axis=0), dead_WP[first:].all(axis=0)
-    if not hungry.any() or not dead[int(np.argmax(hungry)) - 1]:
+    if not hungry.any():
         return None
     at_hungry = int(np.argmax(hungry))
     part = float(np.max(of_weights_WP[first:, at_hungry] / of_biases_WP[first:, at_hungry]))
