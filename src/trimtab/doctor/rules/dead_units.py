@@ -73,7 +73,7 @@ def _without_input(case: Case) -> Finding | None:
     dead_WP: NDArray[np.bool_] = np.maximum(of_weights_WP, of_biases_WP) <= nothing_P * fed_W1
     hungry_WP[:, 1:] &= ~dead_WP[:, 1:] & dead_WP[:, :-1]
     hungry_WP[:, :1] = False
-    there_W = hungry_WP.any(axis=1) & dead_WP.any(axis=1)
+    there_W: NDArray[np.bool_] = np.asarray(hungry_WP.any(axis=1))
     first = len(steps) - int(np.argmin(there_W[::-1])) if not there_W.all() else 0
     if len(steps) - first < max(FEWEST_WINDOWS, len(steps) / 5):
         return None
