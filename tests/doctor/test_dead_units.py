@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ class Net(nn.Module):
         return self.head(hidden.detach() if self.cut else hidden)
 
 
-def trained(net: Net, spoil: Callable[[Net, int], None] = lambda net, step: None) -> Case:
+def trained(net: nn.Module, spoil: Callable[[Any, int], None] = lambda net, step: None) -> Case:
     """A regression by plain descent, with the norms of all gradients in windows of six steps."""
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.SGD(net.parameters(), 0.05)
@@ -121,3 +122,44 @@ def test_units_that_are_as_good_as_dead_are_told_from_small_weights() -> None:
     assert told is not None
     assert "next to nothing goes into head" in told.cause
     assert said(trained(small)) is None
+
+
+class Beside(nn.Module):
+    """What is told beside the input is always nothing, and a second head answers no question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.told = nn.Linear(8, 16), nn.Linear(4, 16)
+        self.head, self.second_head = nn.Linear(16, 1), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.head(F.relu(self.first(x) + self.told(x.new_zeros(len(x), 4))))
+        return answer
+
+
+class Fading(nn.Module):
+    """So small weights that what goes in, and what comes back, fades from layer to layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(nn.Linear(8, 8) for _ in range(12)), nn.Linear(8, 1)
+        for one in (*self.layers, self.head):
+            assert isinstance(one, nn.Linear)
+            nn.init.normal_(one.weight, std=0.05)
+            nn.init.zeros_(one.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for one in self.layers:
+            x = torch.tanh(one(x))
+        answer: Tensor = self.head(x)
+        return answer
+
+
+@pytest.mark.parametrize(("build", "leads"), [(Beside, "frozen-parameters"), (Fading, "vanishing-gradients")])
+def test_inputs_of_nothing_and_gradients_that_fade_are_no_dead_units(
+    build: Callable[[], nn.Module], leads: str
+) -> None:
+    torch.manual_seed(0)
+    case = trained(build())
+    assert said(case) is None
+    assert diagnose(case, "run").findings[0].code == leads

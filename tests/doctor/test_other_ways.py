@@ -62,6 +62,14 @@ def test_a_run_that_rather_evaluates_than_trains(evaluation: float, train: float
     assert severity(case, "evaluation-bound") == expected
 
 
+@pytest.mark.parametrize(("evaluation", "expected"), [(8.0, None), (80.0, "info")])
+def test_a_run_that_was_cut_off_after_its_first_evaluation_says_little(evaluation: float, expected: str | None) -> None:
+    case = case_of(falling(4), rates=cosine(4), total_steps=2000)
+    split = {"start": 2.0, "evaluation": evaluation, "training": 2.0}
+    case.history.observe(RunEnded(4, "interrupted", "", None, None, None, evaluation + 2.0, split))
+    assert severity(case, "evaluation-bound") == expected
+
+
 @pytest.mark.parametrize(("deviation", "expected"), [(0.9, "info"), (7.0, "warning"), (None, "warning")])
 def test_a_first_loss_that_is_somewhat_high_where_guesses_are_unsure(deviation: float | None, expected: str) -> None:
     loss = np.concatenate([[3.6, 2.9, 2.4], falling(297, start=2.3, floor=0.3, noise=0.0)]) + 0.01 * noise_of(300)
@@ -128,6 +136,22 @@ def test_a_sigmoid_of_a_sigmoid_is_told_by_the_first_answers() -> None:
     assert severity(case_of(loss, rates=cosine(300), facts=facts), "double-softmax") is None
 
 
+@pytest.mark.parametrize(
+    ("labels", "floor", "steps", "expected"), [(10, 0.1, 300, None), (3, 0.693, 30, None), (3, 0.693, 300, "warning")]
+)
+def test_logits_that_happen_to_lie_between_zero_and_one_are_no_sigmoid_of_a_sigmoid(
+    labels: int, floor: float, steps: int, expected: str | None
+) -> None:
+    """A head that begins at nothing; small logits of few labels, that are above 0 by chance, in one of eight of three;
+    a loss that no sigmoid of a sigmoid comes to."""
+    assert within_one(torch.zeros(2, 5)) == 0.0
+    letters = {"classes": list("abcdefghij")[:labels], "counts": [100] * labels}
+    facts = {"task": "classification", "targets": letters, "first_batch": {"within_one": 1.0, "sum_to_one": None}}
+    loss = falling(steps, start=0.74, floor=floor, noise=0.001)
+    case = case_of(loss, rates=cosine(300)[:steps], facts=facts, total_steps=300)
+    assert severity(case, "double-softmax") == expected
+
+
 def test_a_rate_that_throws_the_loss_comes_before_the_one_class_that_is_left() -> None:
     loss = np.concatenate([[2.3, 2.2, 2.1, 43.0, 30.0, 9.0], np.full(394, 2.31)]) + 0.005 * noise_of(400)
     judged = dict.fromkeys(range(40, 401, 40), 2.33)
@@ -154,3 +178,15 @@ def test_a_rate_of_adams_size_is_far_too_low_for_descent(
     loss = end + (2.4 - end) * np.exp(-np.arange(500) / 80.0) + 0.02 * noise_of(500)
     case = case_of(loss, rates=rate * cosine(500) / cosine(500).max(), facts=facts, config=config)
     assert severity(case, "learning-rate-too-low") == expected
+
+
+@pytest.mark.parametrize(("reached", "expected"), [(0.1, None), (2.2, "warning")])
+def test_large_embeddings_of_a_model_that_tells_new_texts_apart_were_no_mistake(
+    reached: float, expected: str | None
+) -> None:
+    facts = {"task": "classification", "targets": LETTERS}
+    drawn = {"model.name": "mlp", "model.initialization.standard_deviation": 1.0, "optimizer.name": "adamw"}
+    loss = falling(400, start=2.3, floor=0.1, noise=0.0) + 0.01 * noise_of(400)
+    judged = {at: 2.3 + (reached - 2.3) * at / 400 for at in range(40, 401, 40)}
+    case = case_of(loss, rates=cosine(400), validation=judged, facts=facts, config=drawn)
+    assert severity(case, "bad-initialization") == expected

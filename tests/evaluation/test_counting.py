@@ -79,6 +79,13 @@ def test_a_place_that_tells_the_class_is_found() -> None:
     assert counted(texts, labels)["placed"] == 1.0
 
 
+def test_the_length_of_a_text_stands_at_no_place() -> None:
+    draw = np.random.default_rng(8)
+    labels = draw.integers(0, 3, size=300)
+    texts = [draw.integers(10, 20, size=4 + 3 * label) for label in labels]
+    assert counted(texts, labels)["placed"] < 0.55
+
+
 def test_one_class_that_is_nearly_all_is_no_clue() -> None:
     labels = (np.arange(400) % 20 == 0).astype(np.int64)
     columns = np.random.default_rng(6).integers(10, 20, size=(400, 12))
@@ -216,3 +223,22 @@ def test_pieces_of_one_text_do_not_tell_each_other() -> None:
     found = count_sets(ours.__getitem__, len(ours), others.__getitem__, len(others))
     assert found is not None
     assert found["separability"] > 0.9
+
+
+@pytest.mark.parametrize("share", [0.45, 0.48])
+def test_a_place_that_tells_half_of_the_numbers_tells_not_all(share: float) -> None:
+    """Nothing was sold in shops that were shut: what the others sold is not told by that."""
+    draw = np.random.default_rng(8)
+    shut = draw.random(2000) < share
+    columns = np.column_stack([shut, draw.integers(10, 20, size=(2000, 5))])
+    told = tells_number(list(columns).__getitem__, np.arange(2000), np.where(shut, 0.0, 5.0 + draw.normal(size=2000)))
+    assert told is not None
+    assert told < 0.95
+
+
+def test_the_only_place_in_which_texts_differ_is_no_leak() -> None:
+    """A curve of one variable, as it is read between two tokens that are always the same."""
+    variable = np.random.default_rng(9).integers(10, 74, size=800)
+    rows = np.column_stack([np.ones(800), variable, np.full(800, 2)]).astype(np.int64)
+    assert tells_number(list(rows).__getitem__, np.arange(800), np.sin(variable / 20)) == 0.0
+    assert counted(list(rows), (variable > 40).astype(np.int64))["placed"] == 0.0

@@ -46,7 +46,7 @@ def test_layers_of_transformers(name: str) -> None:
     streams: dict[str, tuple[Tensor, Tensor]] = {}
     functions: list[str] = []
 
-    def keep(called: str, argument: Tensor, function: Function) -> None:
+    def keep(called: str, argument: Tensor, function: Function, source: str) -> None:
         functions.append(called)
         if called in LAYERS[name]:
             assert argument.shape == (2, 9, 64 if name != "gpt2" else 128)
@@ -100,7 +100,7 @@ def test_our_activations_are_what_the_blocks_compute(activation: str) -> None:
             lambda module, given, output, index=index: ups.update({f"blocks.{index}": output})
         )
     hidden: dict[str, Tensor] = {}
-    with torch.no_grad(), activations_read(model, lambda name, x, function: hidden.update({name: function(x)})):
+    with torch.no_grad(), activations_read(model, lambda name, x, function, _: hidden.update({name: function(x)})):
         model(TOKENS)
         assert not any(block.feed_forward.fuses for block in model.all_blocks)
     assert all(block.feed_forward.fuses for block in model.all_blocks)
@@ -116,7 +116,7 @@ def test_an_activation_function_is_told_once_and_its_own_hooks_are_left_alone() 
     model[0][1].register_forward_hook(lambda *_: calls.append(1))
     found: list[tuple[str, Tensor]] = []
     x = torch.randn(2, 5, 3)
-    with activations_read(model, lambda name, before, function: found.append((name, function(before)))):
+    with activations_read(model, lambda name, before, function, _: found.append((name, function(before)))):
         output = model[0](x)
     assert len(calls) == 1
     assert [name for name, _ in found] == ["0"]
@@ -149,7 +149,7 @@ def test_functions_outside_of_layers_belong_to_the_matrix_before_them() -> None:
     whole = model(x)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with activations_read(
-        model, lambda name, before, function: found.update({name: (before.clone(), function(before))})
+        model, lambda name, before, function, _: found.update({name: (before.clone(), function(before))})
     ):
         torch.testing.assert_close(model(x), whole)
     assert {name: tuple(before.shape) for name, (before, _) in found.items()} == {
@@ -167,7 +167,7 @@ def test_functions_outside_of_layers_belong_to_the_matrix_before_them() -> None:
 def test_nothing_is_told_outside_of_the_model_or_after_a_pass_that_failed() -> None:
     model = Called()
     names: list[str] = []
-    with activations_read(model, lambda name, before, function: names.append(name)):
+    with activations_read(model, lambda name, before, function, _: names.append(name)):
         with pytest.raises(RuntimeError):
             model(torch.randn(7, 1, 3, 3))
         names.clear()

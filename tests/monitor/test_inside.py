@@ -107,7 +107,7 @@ def test_layers_of_texts_without_their_padding(activation: str) -> None:
         with (
             evaluating(model),
             streams_read(model, stream),
-            activations_read(model, lambda name, x, _: arguments.setdefault(name, []).append(x[0].double())),
+            activations_read(model, lambda name, x, *_: arguments.setdefault(name, []).append(x[0].double())),
         ):
             model(batch.tokens_BT[row : row + 1, :length])
     for name in ("blocks.0", "blocks.1"):

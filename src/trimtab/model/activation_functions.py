@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
@@ -23,7 +24,8 @@ from trimtab.model.structure import layers_of
 
 Function = Callable[[Tensor], Tensor]
 """An activation function: elementwise."""
-Tell = Callable[[str, Tensor, Function], None]
+Tell = Callable[[str, Tensor, Function, str], None]
+Read = Callable[[str, Function, Tensor, str], None]
 
 _OURS: Final[Mapping[Activation, Function]] = {
     "gelu": F.gelu,
@@ -71,7 +73,8 @@ _CALLED: Final[Mapping[Callable[..., Any], Callable[..., Tensor]]] = {
 @contextmanager
 def activations_read(model: nn.Module, tell: Tell) -> Iterator[None]:
     """Inside, `tell` is told of each activation function before it runs: the name of what it belongs to, what goes in,
-    detached, its units last, and the function.
+    detached, its units last, the function, and the name of the module with a matrix or kernel which ran last, whose
+    units these are; empty where that is known by the name.
 
     Of our models these are [B, T, F] of the feed-forward blocks, the gate alone of gated ones. Of others they are
     torch's rectifiers and transformers' functions, as modules or called, and what saturates inside of layers; the name
@@ -79,10 +82,10 @@ def activations_read(model: nn.Module, tell: Tell) -> Iterator[None]:
     convolution gave has its channels as units. What is computed again in backward is not told again.
     """
 
-    def read(name: str, function: Function, before: Tensor) -> None:
+    def read(name: str, function: Function, before: Tensor, source: str) -> None:
         if not in_backward():
             with torch.no_grad():
-                tell(name, before.detach(), function)
+                tell(name, before.detach(), function, source)
 
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
@@ -100,10 +103,10 @@ def _feed_forwards(layer: nn.Module) -> Iterator[FeedForward]:
     return (one for one in layer.modules() if isinstance(one, FeedForward))
 
 
-def _told_of(name: str, block: FeedForward, read: Callable[[str, Function, Tensor], None]) -> Callable[..., None]:
+def _told_of(name: str, block: FeedForward, read: Read) -> Callable[..., None]:
     def ran(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         argument = output.chunk(2, dim=-1)[0] if block.activation == "swiglu" else output
-        read(name, _OURS[block.activation], argument)
+        read(name, _OURS[block.activation], argument, "")
 
     return ran
 
@@ -112,7 +115,7 @@ def _told_of(name: str, block: FeedForward, read: Callable[[str, Function, Tenso
 class _Reader(TorchFunctionMode):
     """Of other models: follows where a pass is, and sees functions that are called beside those that are modules."""
 
-    def __init__(self, model: nn.Module, read: Callable[[str, Function, Tensor], None]) -> None:
+    def __init__(self, model: nn.Module, read: Read) -> None:
         super().__init__()
         self._model = model
         self._read = read
@@ -129,10 +132,14 @@ class _Reader(TorchFunctionMode):
         inside = {one for layer in layers.values() for one in layer.modules()}
         with ExitStack() as stack:
             for name, module in {"": self._model, **layers}.items():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
                 enter, leave = partial(self._enter, name), self._leave
                 stack.callback(module.register_forward_pre_hook(enter).remove)
                 stack.callback(module.register_forward_hook(leave, always_call=True).remove)
             for name, module in self._model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # takes no hooks
                 if _is_function(module, module in inside):
                     stack.callback(module.register_forward_pre_hook(self._begin).remove)
                     stack.callback(module.register_forward_hook(self._end, always_call=True).remove)
@@ -157,7 +164,7 @@ class _Reader(TorchFunctionMode):
             function = copy.copy(module)
             if "inplace" in vars(function):
                 vars(function)["inplace"] = False
-            self._tell(given[0], function.forward)
+            self._tell(given[0], _prelu(module) if isinstance(module, nn.PReLU) else function.forward)
 
     def _end(self, module: nn.Module, given: Any, output: Any) -> None:
         self._in_functions -= 1
@@ -173,15 +180,28 @@ class _Reader(TorchFunctionMode):
         return func(*args, **options)
 
     def _tell(self, before: Any, function: Function) -> None:
-        if not self._within or not isinstance(before, Tensor) or before.ndim < 2:
+        if not self._within or not isinstance(before, Tensor) or not _is_plain(before) or before.ndim < 2:
             return
-        name, module = self._newest or ("", None)
+        source, module = self._newest or ("", None)
         if isinstance(module, _ConvNd) and before.shape[1:2] == (module.out_channels,):
             before = before.movedim(1, -1) if before.ndim == module.weight.ndim else before
-        if name := self._within[-1] or name:
-            self._read(name, function, before)
+        if name := self._within[-1] or source:
+            self._read(name, function, before, source)
+
+
+def _prelu(module: nn.PReLU) -> Function:
+    return lambda x: F.prelu(x, module.weight.to(x.dtype))
+
+
+def _is_plain(values: Tensor) -> bool:
+    """Whether slopes can be taken of it, here and now: not of whole numbers, sparse or nested ones, nor of what a
+    transform of `torch.func` has wrapped, which must not outlive it."""
+    strided = values.is_floating_point() and values.layout == torch.strided and not values.is_nested
+    return strided and not (is_functorch_wrapped_tensor(values) or torch.is_inference_mode_enabled())
 
 
 def _is_function(module: nn.Module, in_layer: bool) -> bool:
-    known = isinstance(module, (*_RECTIFIERS, *_IN_LAYERS) if in_layer else _RECTIFIERS)
-    return known or type(module).__module__ == "transformers.activations"
+    """One's own classes that are made of them are not: they may take, give or keep more. What they call is seen."""
+    known = (*_RECTIFIERS, *_IN_LAYERS) if in_layer else _RECTIFIERS
+    is_known = any(isinstance(module, one) and type(module).forward is one.forward for one in known)
+    return is_known or type(module).__module__ == "transformers.activations"

@@ -61,6 +61,8 @@ def streams_read(model: nn.Module, tell: Callable[[str, Tensor, Tensor], None]) 
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
         for name, layer in layers_of(model).items():
+            if isinstance(layer, torch.jit.ScriptModule):
+                continue  # takes no hooks
             handle = layer.register_forward_hook(watch(name), with_kwargs=True)
             stack.callback(handle.remove)
         yield

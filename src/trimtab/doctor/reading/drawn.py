@@ -11,12 +11,15 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.doctor.remedies import uses_adam
 
 ENLARGES: Final = 2.0
 LARGE: Final = 10.0
 """Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SPREAD: Final = 0.5
+LEARNED: Final = 0.3
+"""Of what a guess costs, on other texts."""
 
 
 def as_set(case: Case) -> Iterator[Evidence]:
@@ -45,10 +48,13 @@ def enlarges(case: Case) -> float | None:
 
 def out_of_reach(case: Case) -> Iterator[Evidence]:
     """Embeddings of a bag of tokens that are drawn so large that the steps of Adam cannot move them by as much in the
-    whole run: what was drawn stays."""
+    whole run: what was drawn stays. Not where other texts are told apart all the same."""
     set_to, rates = case.setting("model.initialization.standard_deviation"), Curve.of(case.history.get("learning_rate"))
     drawn = case.setting("model.name") == "mlp" and not (case.fact("first_pass") or {}).get("trained")
     if not drawn or not isinstance(set_to, int | float) or rates is None or not uses_adam(case) or case.fact("given"):
+        return
+    judged, guess = Curve.of(case.validation_loss()), uniform_loss(case)
+    if judged is not None and guess is not None and float(judged.values.min()) < LEARNED * guess:
         return
     way = float(rates.values.mean()) * case.planned_steps
     if set_to >= SPREAD and way < set_to:

@@ -3,15 +3,15 @@
 Looks for: in the examinations of a run, units that give nothing at any position of the probe batch: half of all, or
     nine tenths of a layer, in the newest two examinations, and more by a fifth than in the first one where that was of
     a model that had hardly begun. Without examinations, in the gradients: a matrix that gets none while its own bias
-    gets one is given nothing but zeros, and where no gradient reaches the matrices before it either, their units are
-    dead.
+    gets one is given nothing but zeros, and where no gradient reaches the matrix before it either, its units are dead.
 Why it matters: a unit that gives nothing gets no gradient and does not come back; the model is as much smaller.
 Evidence: the share of dead units by layer, when it rose, and how many values lie where the function is flat.
 Remedy: a lower rate or a warm-up (one large step throws biases below what inputs reach), but where no more die as the
     run goes on, no biases first; GELU, SiLU or a leaky ReLU; an initialization that keeps the scale.
 False alarms: the probe batch is small, so that a unit for what is rare looks dead. Large language models have layers
     whose units are mostly silent, and are sound: one such layer is a remark, where the loss falls. A matrix behind a
-    gate that begins at zero gets no gradient at first: all windows to the end are asked for.
+    gate that begins at zero gets no gradient at first: all windows to the end are asked for. Gradients that fade from
+    matrix to matrix vanish.
 Source: Lu et al. 2019, arXiv 1903.06733 (dying ReLU); Voita et al. 2023, arXiv 2309.04827 (silent units of sound
     models); own thresholds.
 """
@@ -39,6 +39,8 @@ FEWEST_WINDOWS: Final = 5
 NOTHING: Final = 1e-4
 USUAL: Final = 0.1
 """Norm of a matrix."""
+FED: Final = 1e-2
+"""Of the largest gradient of a bias."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -64,16 +66,19 @@ def _without_input(case: Case) -> Finding | None:
     weights, biases = map(list, zip(*pairs, strict=True))
     of_weights_WP, of_biases_WP = norms_WL[:, weights], norms_WL[:, biases]
     nothing_P = _nothing(case, names, weights)
-    hungry_WP = (of_weights_WP <= nothing_P * of_biases_WP) & (of_biases_WP > 0)
+    hungry_WP: NDArray[np.bool_] = np.logical_and(of_weights_WP <= nothing_P * of_biases_WP, of_biases_WP > 0)
+    # Where it fades from matrix to matrix, so does what goes into them.
+    hungry_WP &= (of_biases_WP >= FED * np.nan_to_num(of_biases_WP).max(axis=1, keepdims=True)) | (nothing_P == 0.0)
     fed_W1 = np.where(hungry_WP, of_biases_WP, 0.0).max(axis=1, keepdims=True)
-    dead_WP = np.maximum(of_weights_WP, of_biases_WP) <= nothing_P * fed_W1
-    hungry_WP &= ~dead_WP
-    there_W = hungry_WP.any(axis=1) & dead_WP.any(axis=1)
+    dead_WP: NDArray[np.bool_] = np.maximum(of_weights_WP, of_biases_WP) <= nothing_P * fed_W1
+    hungry_WP[:, 1:] &= ~dead_WP[:, 1:] & dead_WP[:, :-1]
+    hungry_WP[:, :1] = False
+    there_W: NDArray[np.bool_] = np.asarray(hungry_WP.any(axis=1))
     first = len(steps) - int(np.argmin(there_W[::-1])) if not there_W.all() else 0
     if len(steps) - first < max(FEWEST_WINDOWS, len(steps) / 5):
         return None
     hungry, dead = hungry_WP[first:].all(axis=0), dead_WP[first:].all(axis=0)
-    if not (hungry.any() and dead.any()):
+    if not hungry.any():
         return None
     at_hungry = int(np.argmax(hungry))
     part = float(np.max(of_weights_WP[first:, at_hungry] / of_biases_WP[first:, at_hungry]))
@@ -82,7 +87,7 @@ def _without_input(case: Case) -> Finding | None:
     ever, none = ("nothing", "0") if zero else ("next to nothing", "as good as 0")
     onset = int(steps[first - 1]) if first else 1
     fed = printable(names[weights[at_hungry]], limit=60)
-    of = printable(names[weights[int(np.flatnonzero(dead)[-1])]], limit=60)
+    of = printable(names[weights[at_hungry - 1]], limit=60)
     return Finding(
         "dead-units",
         "warning",

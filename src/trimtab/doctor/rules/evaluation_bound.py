@@ -1,8 +1,9 @@
 """evaluation-bound: evaluations take a large part of the time.
 
 Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more; a
-    warning from three fifths on, of some seconds already. Of another trainer's log, where no callback measured, a
-    quarter, by what each took beside what a usual step took, however short the run was.
+    warning from three fifths on, of some seconds already, of a run that came to half of its steps. Of another trainer's
+    log, where no callback measured, a quarter, by what each took beside what a usual step took, however short the run
+    was.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
@@ -51,10 +52,12 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _foreign(case)
         return
     whole, spent = sum(split.values()) - split.get("start", 0.0), split.get("evaluation", 0.0)
-    if MOST * whole <= spent < LEAST_SECONDS and spent >= A_FEW_SECONDS:
+    # One that was cut off soon after an evaluation would have trained on.
+    most = spent >= MOST * whole and case.history.last_step >= 0.5 * case.planned_steps
+    if most and A_FEW_SECONDS <= spent < LEAST_SECONDS:
         yield _finding(case, spent, whole, "warning")
     elif spent >= LEAST_SECONDS and spent >= MUCH * whole:
-        yield _finding(case, spent, whole, "warning" if spent >= MOST * whole else "info")
+        yield _finding(case, spent, whole, "warning" if most else "info")
 
 
 def _foreign(case: Case) -> Iterator[Finding]:

@@ -43,8 +43,8 @@ MOSTLY: Final = 0.5
 """The same of a gradient that is a thousandth in most of them: it may have come back since."""
 FOR_LONG: Final = 0.2
 """Of the run, from its first step: a gradient that comes back later has cost that much."""
-STANDS: Final = 0.03
-"""Of the loss, that it may gain meanwhile: the bias of the last layer is soon learned."""
+STANDS: Final = 0.4
+"""Of what as many later steps gain: the bias of the last layer is soon learned."""
 FEWEST_STEPS: Final = 8
 DESCENT: Final = 0.7
 """Of the steps from layer to layer that must go down, on the way back."""
@@ -126,9 +126,10 @@ def _stood(case: Case, steps_W: NDArray[np.int64], ratios_W: NDArray[np.float64]
     stretch = curve.between(int(steps_W[back - 1]) // 4, int(steps_W[back - 1]))
     if stretch is None or len(stretch) < FEWEST_STEPS:
         return False
-    half = len(stretch) // 2
+    half, over = len(stretch) // 2, curve.last_step - stretch.last_step
     first, then = float(stretch.values[:half].mean()), float(stretch.values[half:].mean())
-    return first - then < max(STANDS * abs(first), stretch.error(half))
+    later = (then - curve.end) * half / max(over, 1)  # what as many steps gain once the gradient is back
+    return 2.0 * stretch.error(half) < later and first - then < STANDS * later
 
 
 def _as_built(logs_WD: NDArray[np.float64]) -> bool:

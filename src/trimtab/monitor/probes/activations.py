@@ -6,6 +6,7 @@ Shape suffixes: B sequences · T positions · D hidden size · F feed-forward si
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
@@ -25,6 +26,8 @@ FLAT: Final = 0.01
 """A slope below this passes no gradient to speak of; an output within it of 0 says nothing. The functions' own scale,
 at which they turn, is 1."""
 
+FEWEST: Final = 16
+"""Positions: half of all units give 0 at one by chance."""
 _AT_ONCE: Final = 1 << 25
 """Values that are widened at once: 256 MiB in fp64."""
 
@@ -60,22 +63,26 @@ class Units:
 
     A unit is dead that at no counted position gives more than `FLAT` from 0 nor passes a gradient; where the function
     is exactly 0 below 0, as of ReLU, one that never gives anything but 0. A value is saturated where the slope of the
-    function is below `FLAT`: nothing that is before it would learn from it. Functions of other widths have units of
-    their own.
+    function is below `FLAT`: nothing that is before it would learn from it. Functions of other widths, and those
+    of what other matrices gave, have units of their own.
     Source: Lu et al. 2019, arXiv 1903.06733 (dead ReLUs); the rest is own.
     """
 
     def __init__(self) -> None:
-        self._living: dict[int, Tensor] = {}
-        """By width: where a unit has said something, [F]."""
+        self._living: dict[tuple[str, int], Tensor] = {}
+        """By source and width: where a unit has said something, [F]."""
+        self._seen: Counter[tuple[str, int]] = Counter()
+        """At how many positions that was."""
         self._num_flat: Tensor | None = None
         self._num_values = 0
+        self._is_known = True
 
-    def add(self, argument_NF: Tensor, function: Function) -> None:
+    def add(self, argument_NF: Tensor, function: Function, source: str = "") -> None:
         """A portion: what goes into `function`, at counted positions alone. Does not wait for the device."""
         num, width = argument_NF.shape
         if not num or not width:
             return
+        self._seen[source, width] += num
         with torch.no_grad():
             minus_one = torch.full_like(argument_NF[:1], -1.0, dtype=torch.float32)
             near = torch.where(function(minus_one).any(), FLAT, 0.0)
@@ -89,19 +96,27 @@ class Units:
                 largest_F = torch.linalg.vector_norm(output_NF.detach(), math.inf, 0)
                 steepest_F = torch.linalg.vector_norm(slope_NF, math.inf, 0)
                 living_F = (largest_F > near) | ((steepest_F >= FLAT) & (near > 0))
-                known_F = self._living.get(width)
-                self._living[width] = living_F if known_F is None else known_F | living_F
+                known_F = self._living.get((source, width))
+                self._living[source, width] = living_F if known_F is None else known_F | living_F
                 num_flat = (slope_NF.abs() < FLAT).sum()
                 self._num_flat = num_flat if self._num_flat is None else self._num_flat + num_flat
                 self._num_values += slope_NF.numel()
 
+    def give_up(self) -> None:
+        """A portion could not be read: nothing is known of the whole."""
+        self._is_known = False
+
     @property
     def fractions(self) -> tuple[Tensor, Tensor] | None:
         """Of the units those that are dead, and of the values those that are saturated, where they lie; None before
-        there is a portion."""
-        if self._num_flat is None:
+        there is a portion, and where one could not be read."""
+        if self._num_flat is None or not self._is_known:
             return None
-        return 1 - torch.cat(list(self._living.values())).double().mean(), self._num_flat.double() / self._num_values
+        told: dict[tuple[str, int], Tensor] = {}
+        for (source, width), living_F in self._living.items():  # experts of few tokens each speak for one another
+            key = (source if self._seen[source, width] >= FEWEST else "", width)
+            told[key] = living_F | told[key] if key in told else living_F
+        return 1 - torch.cat(list(told.values())).double().mean(), self._num_flat.double() / self._num_values
 
     @property
     def dead_fraction(self) -> float:
@@ -168,8 +183,14 @@ class ActivationExamination:
                 else:
                     self._rows[name] = binned(out.reshape(1, -1).float())
 
-            def unit(name: str, argument: Tensor, function: Function) -> None:
-                self._units.setdefault(name, Units()).add(counted(argument, positions.counted(name)), function)
+            def unit(name: str, argument: Tensor, function: Function, source: str) -> None:
+                units = self._units.setdefault(name, Units())
+                try:
+                    units.add(counted(argument, positions.counted(name)), function, source)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception:  # inside of the model's own pass, which it must not end
+                    units.give_up()
 
             with streams_read(model, stream), activations_read(model, unit):
                 yield
