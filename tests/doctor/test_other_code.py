@@ -50,10 +50,20 @@ def regression(first: float, last: float, explained: float, facts: Mapping[str, 
         (1.4, {}, {}, False),
         (40.0, {"outliers": {"share": 0.8}}, {}, False),
         (40.0, {"first_batch": {"input_rms": 60.0, "input_spread": 2.0}}, {}, False),
-        (40.0, {}, {"objective.name": "mae"}, False),
+        (40.0, {}, {"objective.name": "mae"}, True),
+        (40.0, {}, {"objective.name": "info_nce"}, False),
         (40.0, {"targets": {}}, {}, False),
     ],
-    ids=["millions", "tens", "a guess", "far targets", "unscaled inputs", "another loss", "targets that are not known"],
+    ids=[
+        "millions",
+        "tens",
+        "a guess",
+        "far targets",
+        "unscaled inputs",
+        "lighter errors",
+        "another loss",
+        "targets that are not known",
+    ],
 )
 def test_a_regression_begins_at_what_the_mean_costs(
     first: float, facts: Mapping[str, Any], config: Mapping[str, Any], warned: bool
