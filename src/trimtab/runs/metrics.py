@@ -444,7 +444,7 @@ METRICS: dict[str, Metric] = {
         "examination",
         "same",
         "monitor",
-        "units of a feed-forward block that say nothing at any position",
+        "units before an activation function that say nothing at any position",
     ),
     "layer/<name>/saturated_fraction": Metric(
         "fraction",
