@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -98,6 +100,22 @@ def _in_process(function: Any, *arguments: Any) -> None:
         process.join()
 
 
+@contextmanager
+def told_in(folder: Path) -> Iterator[None]:
+    """What the interface refuses, and runs that fail, in error.txt: truth.json tells it."""
+    try:
+        yield
+    except Exception as error:
+        (folder / "error.txt").write_text(f"{type(error).__name__}: {error}\n")
+
+
+def fit(trainer: Trainer, case: Case, folder: Path) -> None:
+    """Train, and keep the weights of a module of one's own."""
+    trainer.fit()
+    if case.module and trainer.model is not None:
+        torch.save(trainer.model.state_dict(), folder / "weights.pt")
+
+
 def _fit(case: Case, folder: Path, killed_at: int | None) -> None:
     torch.set_num_threads(1)
     training, validation = write(folder / "data", case.kind, case.seed, case.data)
@@ -106,7 +124,7 @@ def _fit(case: Case, folder: Path, killed_at: int | None) -> None:
         "data.validation_source": {"name": "jsonl", "path": str(validation)},
         **case.settings,
     }
-    try:
+    with told_in(folder):
         config = load_config(PRESETS[case.kind], [f"{name}={json.dumps(value)}" for name, value in settings.items()])
         trainer = Trainer(
             config,
@@ -115,11 +133,7 @@ def _fit(case: Case, folder: Path, killed_at: int | None) -> None:
             monitors=[] if killed_at is None else [Kill(killed_at)],
             accept_drift=bool(case.resumed) and killed_at is None,
         )
-        trainer.fit()
-        if case.module and trainer.model is not None:
-            torch.save(trainer.model.state_dict(), folder / "weights.pt")
-    except Exception as error:  # what the interface refuses, and runs that fail: told in truth.json
-        (folder / "error.txt").write_text(f"{type(error).__name__}: {error}\n")
+        fit(trainer, case, folder)
 
 
 def _module(case: Case, folder: Path) -> nn.Module | None:

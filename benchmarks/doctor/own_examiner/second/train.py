@@ -20,7 +20,7 @@ from own_examiner.second.around import MONITORS, Around, Changes
 from own_examiner.second.modules import MODULES
 from own_examiner.second.spoil import spoiled
 from own_examiner.second.tasks import family
-from own_examiner.train import LIMIT_SECONDS, WORKERS, Kill, _in_process, outcome
+from own_examiner.train import LIMIT_SECONDS, WORKERS, Kill, _in_process, fit, outcome, told_in
 from trimtab import Trainer, load_config
 from trimtab.config import dump_config
 
@@ -78,7 +78,7 @@ def _fit(case: Case, folder: Path, killed_at: int | None) -> None:
     monitors: list[Any] = [] if killed_at is None else [Kill(killed_at)]
     monitors += [MONITORS[name](around.pop(name)) for name in MONITORS if name in around]
     changes = around.pop("changes", None)
-    try:
+    with told_in(folder):
         items = [f"{name}={json.dumps(value)}" for name, value in _settings(case, folder).items()]
         module = _module(case, around, folder)
         trainer = Trainer(
@@ -89,11 +89,7 @@ def _fit(case: Case, folder: Path, killed_at: int | None) -> None:
             controllers=[Changes(**changes)] if changes else [],
             accept_drift=bool(case.resumed) and killed_at is None,
         )
-        trainer.fit()
-        if case.module and trainer.model is not None:
-            torch.save(trainer.model.state_dict(), folder / "weights.pt")
-    except Exception as error:  # what the interface refuses, and runs that fail: told in truth.json
-        (folder / "error.txt").write_text(f"{type(error).__name__}: {error}\n")
+        fit(trainer, case, folder)
 
 
 def _module(case: Case, around: dict[str, Any], folder: Path) -> nn.Module | None:
