@@ -12,6 +12,7 @@ from cases import Array, case_of, cosine, falling, noise_of
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.rules import RULES
+from trimtab.events import RunEnded
 from trimtab.model.answers import within_one
 
 LETTERS: dict[str, Any] = {"classes": list("abcdefghij"), "counts": [100] * 10}
@@ -48,6 +49,25 @@ def test_a_gradient_that_came_back_after_a_part_of_the_run_has_cost_that_part(fa
 def test_a_gradient_that_fades_while_the_run_learns_costs_nothing() -> None:
     case = case_of(falling(400, start=2.3, floor=0.5, noise=0.0) + 0.01 * noise_of(400), rates=cosine(400))
     assert severity(layered(case, 16), "vanishing-gradients") is None
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "train", "expected"),
+    [(8.0, 4.0, "warning"), (8.0, 8.0, None), (2.0, 1.0, None), (70.0, 100.0, "info"), (300.0, 100.0, "warning")],
+)
+def test_a_run_that_rather_evaluates_than_trains(evaluation: float, train: float, expected: str | None) -> None:
+    case = case_of(falling(200), rates=cosine(200))
+    split = {"start": 50.0, "evaluation": evaluation, "training": train}
+    case.history.observe(RunEnded(200, "finished", "", None, None, None, evaluation + train, split))
+    assert severity(case, "evaluation-bound") == expected
+
+
+@pytest.mark.parametrize(("evaluation", "expected"), [(8.0, None), (80.0, "info")])
+def test_a_run_that_was_cut_off_after_its_first_evaluation_says_little(evaluation: float, expected: str | None) -> None:
+    case = case_of(falling(4), rates=cosine(4), total_steps=2000)
+    split = {"start": 2.0, "evaluation": evaluation, "training": 2.0}
+    case.history.observe(RunEnded(4, "interrupted", "", None, None, None, evaluation + 2.0, split))
+    assert severity(case, "evaluation-bound") == expected
 
 
 @pytest.mark.parametrize(("deviation", "expected"), [(0.9, "info"), (7.0, "warning"), (None, "warning")])

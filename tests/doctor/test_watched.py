@@ -43,8 +43,10 @@ def test_seconds_of_evaluations_weigh_as_in_runs_of_our_own() -> None:
         return found
 
     assert list(RULES["evaluation-bound"](case({"training": 0.3, "evaluation": 0.5}))) == []
-    [finding] = RULES["evaluation-bound"](case({"training": 300.0, "evaluation": 500.0}))
+    [finding] = RULES["evaluation-bound"](case({"training": 500.0, "evaluation": 300.0}))
     assert finding.severity == "info"
+    [finding] = RULES["evaluation-bound"](case({"training": 300.0, "evaluation": 500.0}))
+    assert finding.severity == "warning"
 
 
 @pytest.mark.parametrize(

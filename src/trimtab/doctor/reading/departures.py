@@ -31,6 +31,8 @@ level of any game."""
 PLAYS, SWIFT = 20.0, 0.12
 """Times the noise of a step, and part of the run: what is played against another network is lost by less, or takes
 longer."""
+STANDS: Final = 0.3
+"""Part of the run, of which a loss stands half above its start: however high it was thrown, it is not on its way."""
 LASTS: Final = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -167,6 +169,8 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     away = np.flatnonzero(after >= curve.floor + 0.5 * risen)
     if len(away) and float(after[away[0] :].min()) < curve.floor + 0.35 * risen:
         return True
+    if len(after) >= STANDS * len(curve) and float(after[len(after) // 2 :].min()) >= curve.start:
+        return False  # all that had been gained is lost, and it stands there
     highest = float(curve.values[onset_at:].max())
     since = after[int(np.argmax(after)) :]
     late = curve.values[-max(4, len(since) // 2) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.remedies import learning_rate_in_use
 
 
 def largest_dropout(case: Case) -> float | None:
@@ -22,3 +23,12 @@ def largest_decay(case: Case) -> float | None:
     values = [case.setting(name) for name in ("optimizer.weight_decay", "penalties.l2.strength")]
     values.append(case.number("settings", "weight_decay"))
     return max((float(value) for value in values if isinstance(value, int | float)), default=None)
+
+
+def taken_in_a_step(case: Case, decay: float) -> float:
+    """The part of each weight that a decay takes in a step, at the rate in use; with descent that adds it to the
+    gradient also what its momentum takes again, a geometric series."""
+    taken = decay * (learning_rate_in_use(case) or 0.0)
+    momentum = case.setting("optimizer.momentum")
+    is_added = case.setting("optimizer.name") == "sgd" and isinstance(momentum, int | float) and 0 < momentum < 1
+    return taken / (1.0 - momentum) if is_added else taken

@@ -1,14 +1,16 @@
 """evaluation-bound: evaluations take a large part of the time.
 
-Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more. Of
-    another trainer's log, where no callback measured, a quarter, by what each took beside what a usual step took,
-    however short the run was.
+Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more; a
+    warning from three fifths on, of some seconds already, of a run that came to half of its steps. Of another trainer's
+    log, where no callback measured, a quarter, by what each took beside what a usual step took, however short the run
+    was.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
 Remedy: rarer evaluations (`evaluation.every`), or shorter ones: `evaluation.gap_tokens`, what is judged of the training
     text for the generalization gap, and `evaluation.max_tokens`, of the validation text.
-False alarms: none that cost anything: it is a remark, and a warning in a log that tells of evaluations' seconds.
+False alarms: none that cost anything: it is a remark, but where most of the time goes there, and a warning in a log
+    that tells of evaluations' seconds.
 Source: own.
 """
 
@@ -29,6 +31,9 @@ from trimtab.runs import format
 MUCH: Final = 0.3
 LEAST_SECONDS: Final = 60.0
 """Of evaluations: nobody minds less."""
+MOST: Final = 0.6
+"""Of the time: the run rather evaluates than trains."""
+A_FEW_SECONDS: Final = 3.0
 GRAVE: Final = 0.25
 """Of the time that a log of another trainer tells of: as of waiting for data."""
 OF_ALL: Final = 0.4
@@ -47,9 +52,12 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _foreign(case)
         return
     whole, spent = sum(split.values()) - split.get("start", 0.0), split.get("evaluation", 0.0)
-    if spent < LEAST_SECONDS or spent < MUCH * whole:
-        return
-    yield _finding(case, spent, whole, "info")
+    # One that was cut off soon after an evaluation would have trained on.
+    most = spent >= MOST * whole and case.history.last_step >= 0.5 * case.planned_steps
+    if most and A_FEW_SECONDS <= spent < LEAST_SECONDS:
+        yield _finding(case, spent, whole, "warning")
+    elif spent >= LEAST_SECONDS and spent >= MUCH * whole:
+        yield _finding(case, spent, whole, "warning" if most else "info")
 
 
 def _foreign(case: Case) -> Iterator[Finding]:

@@ -5,7 +5,8 @@ Looks for: a rate that does not rise (seven tenths of its height or more in the 
     is thrown up and down by much again and again, and that then falls quietly at the same high rate: later updates of
     the same size are sound. A loss that is thrown up a hundredfold need not come back to where it began: later updates
     undo most of those orders of magnitude. With post-norm layers and Adam, of which it is known that they need a
-    warm-up, also a loss that stands at what counting single tokens reaches.
+    warm-up, also a loss that stands at what counting single tokens reaches, and a rate at four times the usual one.
+    With Adam at many times the usual rate a loss that hardly falls for a tenth of the run, and then does at that rate.
 Why it matters: in the first steps gradients are largest and Adam's second moments are known from a few of them, so that
     its first steps are as large as any in every direction; what they destroy may take most of the run to mend.
 Evidence: the rate of the first steps beside its peak, the loss before and after them, the gradient there, and when the
@@ -21,7 +22,7 @@ Source: Gotmare et al. 2019, arXiv 1810.13243; Liu et al. 2020, arXiv 1908.03265
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -47,7 +48,22 @@ BLOWN: Final = 100.0
 MOSTLY: Final = 0.6
 """Of those orders of magnitude, that are undone at a high rate."""
 TOO_HIGH: Final = 5.0
-"""Times the usual rate: then the rate is too high, with or without a warm-up."""
+"""Times the usual rate: then the rate is too high, with or without a warm-up, unless the run learns at it later."""
+LATE: Final = 0.25
+"""Of the whole descent, that a run has gained after its first tenth at most: it stood there."""
+LEARNS: Final = 0.4
+"""Of the whole descent, that is gained while the rate is high: it is not the height that hinders it."""
+POST_NORM: Final = 4.0
+"""Times the usual rate, at which layers that normalize behind their sums need a warm-up."""
+
+
+class Damage(NamedTuple):
+    """What starting at the full rate cost: since when, what shows it, how sure that is, and in words."""
+
+    onset: int
+    evidence: list[Evidence]
+    confidence: float
+    cost: str = "the first updates do damage"
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -58,12 +74,14 @@ def check(case: Case) -> Iterator[Finding]:
     phases = Phases.of(case.history.get("learning_rate"), loss.first_step, loss.last_step)
     if not phases.peak > 0 or float(rates.values[:2].min()) < RISES * phases.peak:
         return
-    damage = _damage(loss, phases) or _blown_up(loss, phases) or _stuck(case, loss)
+    usual, rate = sound_rate(case), learning_rate_in_use(case) or phases.peak
+    times = 0.0 if usual is None or uses_adam(case) is False else rate / usual
+    late = _late(loss, phases) if times > TOO_HIGH else None
+    damage = late or _damage(loss, phases) or _blown_up(loss, phases) or _stuck(case, loss)
+    damage = damage or (_post_norm(loss, times) if case.setting("model.norm.placement") == "post" else None)
     if damage is None:
         return
-    onset, evidence, confidence = damage
-    usual, rate = sound_rate(case), learning_rate_in_use(case) or phases.peak
-    too_high = usual is not None and uses_adam(case) is not False and rate > TOO_HIGH * usual
+    too_high = times > TOO_HIGH and late is None
     first = Evidence(
         "learning_rate",
         (rates.first_step, int(rates.steps[min(2, len(rates) - 1)])),
@@ -74,15 +92,41 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         "missing-warmup",
         "info" if too_high else "warning",
-        0.5 if too_high else confidence,
-        onset,
-        "the rate is at its full height from the first step, and the first updates do damage",
-        (first, *evidence, *_gradient(case, onset, loss)),
+        0.5 if too_high else damage.confidence,
+        damage.onset,
+        f"the rate is at its full height from the first step, and {damage.cost}",
+        (first, *damage.evidence, *_gradient(case, damage.onset, loss)),
         remedies=tuple(longer_warmup(case) or [warm_up(case)]),
     )
 
 
-def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | None:
+def _late(loss: Curve, phases: Phases) -> Damage | None:
+    """A loss that hardly falls in the first tenth, and falls later at the same rate."""
+    tenth = loss.first_step + int(EARLY * (loss.last_step - loss.first_step))
+    if phases.high_until <= 2 * tenth:
+        return None
+    gained = loss.start - loss.level(0.5 * tenth, tenth)
+    later = loss.start - loss.level(phases.high_until - tenth, phases.high_until)
+    if loss.descent <= 0.1 * abs(loss.start) or gained > LATE * loss.descent or later < LEARNS * loss.descent:
+        return None
+    text = (
+        f"the loss fell by {format.decimal(max(gained, 0.0))} in the first tenth of the run, and by "
+        f"{format.decimal(later)} while the rate was as high"
+    )
+    evidence = Evidence("train/loss", (loss.first_step, tenth), gained, loss.descent, text)
+    return Damage(loss.first_step, [evidence], 0.65, "the run hardly learns in its first tenth")
+
+
+def _post_norm(loss: Curve, times: float) -> Damage | None:
+    """A rate that is known to need a warm-up with layers that normalize behind their sums, whatever it cost."""
+    if times < POST_NORM:
+        return None
+    text = f"the layers normalize behind their sums, and the rate is {times:.1f} times what is usual at this size"
+    evidence = Evidence("learning_rate", (loss.first_step, loss.last_step), times, POST_NORM, text)
+    return Damage(loss.first_step, [evidence], 0.6, "post-norm layers need a warm-up there")
+
+
+def _damage(loss: Curve, phases: Phases) -> Damage | None:
     """A loss that the first updates throw up, and that later ones of the same rate bring down."""
     start = float(loss.values[0])
     until = loss.first_step + EARLY * (loss.last_step - loss.first_step)
@@ -122,10 +166,10 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
         f"was a quarter of its way below the start at step {mended:,} only, at the same high rate"
     )
     evidence = Evidence("train/loss", (onset, mended), height, start, text)
-    return max(onset - 1, 1), [evidence], 0.85
+    return Damage(max(onset - 1, 1), [evidence], 0.85)
 
 
-def _blown_up(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | None:
+def _blown_up(loss: Curve, phases: Phases) -> Damage | None:
     """A loss that the first updates throw up by orders of magnitude, most of which later ones of the same rate undo."""
     early = loss.between(loss.first_step, max(loss.first_step + EARLY * (loss.last_step - loss.first_step), 12.0))
     start, later = float(loss.values[0]), loss.between(loss.first_step, phases.high_until)
@@ -142,7 +186,7 @@ def _blown_up(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] 
         f"the loss rose from {format.decimal(start)} to {format.decimal(height)} by step {step:,}, and came down to "
         f"{format.decimal(mended)} while the rate was as high"
     )
-    return loss.first_step, [Evidence("train/loss", (loss.first_step, step), height, start, text)], 0.75
+    return Damage(loss.first_step, [Evidence("train/loss", (loss.first_step, step), height, start, text)], 0.75)
 
 
 def _rise(values: Floats) -> float:
@@ -165,7 +209,7 @@ def _thrown_about(early: Curve, later: Curve, fell: float, noise: float) -> tupl
     return at, float(early.values[at])
 
 
-def _stuck(case: Case, loss: Curve) -> tuple[int, list[Evidence], float] | None:
+def _stuck(case: Case, loss: Curve) -> Damage | None:
     """Post-norm layers whose run stands at what counting single tokens reaches."""
     unigram = counted_loss(case, "unigram")
     if case.setting("model.norm.placement") != "post" or not uses_adam(case) or unigram is None:
@@ -178,7 +222,7 @@ def _stuck(case: Case, loss: Curve) -> tuple[int, list[Evidence], float] | None:
         f"the loss stands at {format.decimal(lowest)} in the second half, where counting single tokens reaches "
         f"{format.decimal(unigram)}: the layers, which normalize behind their sums, learned nothing"
     )
-    return 1, [Evidence("train/loss", (int(half), loss.last_step), lowest, unigram, text)], 0.75
+    return Damage(1, [Evidence("train/loss", (int(half), loss.last_step), lowest, unigram, text)], 0.75)
 
 
 def _gradient(case: Case, onset: int, loss: Curve) -> Iterator[Evidence]:

@@ -33,6 +33,8 @@ from trimtab.runs import format
 NOISE_OF_LEVEL = 0.1
 FEW_TOKENS = 512
 VERY_FEW_TOKENS = 32
+FEWEST_TOKENS, SURE = 8, 0.92
+"""Tokens that a step learns from: so few are too few whatever else is small, too."""
 OF_WORDS = 2.5
 """Of a log that does not say what it is of: a first loss above that is of a dozen classes or more, as of characters."""
 DROWNS = 2.5
@@ -112,7 +114,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         "noisy-loss",
         "warning" if grave else "info",
-        0.8 if grave and batch is not None else 0.6 if drowned else 0.55,
+        (SURE if batch <= FEWEST_TOKENS else 0.8) if grave and batch is not None else 0.6 if drowned else 0.55,
         curve.first_step,
         "the batch is so small that steps undo each other: the loss scatters, and its level hardly falls any more"
         if grave and not drowned

@@ -31,8 +31,8 @@ from trimtab.doctor.finding import Evidence, Finding, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.reading.medians import median
-from trimtab.doctor.reading.regularizers import largest_decay, largest_dropout
-from trimtab.doctor.remedies import OF_LION, learning_rate_in_use
+from trimtab.doctor.reading.regularizers import largest_decay, largest_dropout, taken_in_a_step
+from trimtab.doctor.remedies import OF_LION
 from trimtab.doctor.rules.over_regularised_curves import DECAY_KEY, FEWEST, of_curves_alone, remedies_for
 from trimtab.runs import format
 
@@ -73,9 +73,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if len(loss) < FEWEST:
         return
-    taken = (decay or 0.0) * (learning_rate_in_use(case) or 0.0)
+    taken = taken_in_a_step(case, decay or 0.0)
     fast = taken > FAST
-    forgets = taken >= FORGETS and (decay or 0.0) > DECAY
+    forgets = taken >= FORGETS and ((decay or 0.0) > DECAY or case.setting("optimizer.name") == "sgd")
     if decay is not None and case.fact("optimizer") == "lion":
         decay *= OF_LION  # as its rate is that much lower than AdamW's, which the usual decay is of
     strong = [
@@ -101,6 +101,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         gap is not None
         and seen_again
         and not below
+        and not forgets
         and median(gap.values[-5:]) > (2 * OPEN if far else OPEN) * abs(level)
     ):
         return
