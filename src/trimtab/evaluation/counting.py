@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.evaluation.neighbours import Told, by_neighbours
 from trimtab.evaluation.places import tells_class
 
 Tokens = NDArray[np.integer[Any]]
@@ -48,6 +49,7 @@ def count_labels(
 ) -> dict[str, Any] | None:
     """How well counting tells the class of a text that was not counted; None of too few texts or too many classes.
 
+    - `by`: runs of tokens, by naive Bayes, or the nearest rows, of rows of one length where these tell more
     - `accuracy`, over five folds of the training texts; `majority`, the share of the most frequent class
     - `sure_errors`: of the surest quarter of the answers, and of the next, the part that the label contradicts
     - `validation_accuracy`, of all training texts on the validation texts, and `validation_texts`
@@ -58,11 +60,40 @@ def count_labels(
     """
     if num_classes < 2 or num_classes > MOST_CLASSES or len(classes_N) < FEWEST_TEXTS:
         return None
-    taken = spread(len(classes_N))
-    sets = [features_of(rows(index)) for index in taken]
-    wanted = classes_N[taken]
+    taken, held_out = spread(len(classes_N)), spread(len(validation_N))
+    texts, judged = [rows(index) for index in taken.tolist()], [validation(index) for index in held_out.tolist()]
+    wanted, judged_N = classes_N[taken], validation_N[held_out]
+    sets = [features_of(one) for one in texts]
     counts_KF = _counts(sets, wanted, num_classes)
-    share_K = np.bincount(wanted, minlength=num_classes) / len(wanted)
+    by_runs = _by_runs(sets, wanted, counts_KF, judged, judged_N)
+    near = by_neighbours(texts, wanted, judged, judged_N)
+    told = by_runs if near is None or near.accuracy <= by_runs.accuracy else near
+    surest = np.argsort(-told.sure_N, kind="stable")
+    quarter = max(1, len(sets) // 4)
+    return {
+        "by": "runs of tokens" if told is by_runs else "the nearest rows",
+        "texts": len(sets),
+        "accuracy": told.accuracy,
+        "majority": float(np.bincount(wanted, minlength=num_classes).max() / len(wanted)),
+        "sure_errors": [
+            1.0 - float(told.right_N[part].mean()) for part in (surest[:quarter], surest[quarter : 2 * quarter])
+        ],
+        "validation_texts": len(judged),
+        "validation_accuracy": float(told.elsewhere_M.mean()),
+        "telling": _telling(counts_KF, wanted, num_classes),
+        "placed": tells_class(rows, taken, wanted),
+    }
+
+
+def _by_runs(
+    sets: list[NDArray[np.int64]],
+    wanted: NDArray[np.int64],
+    counts_KF: Floats,
+    judged: list[Tokens],
+    judged_N: NDArray[np.int64],
+) -> Told:
+    """Naive Bayes on runs of tokens, in folds, and of all on other texts."""
+    num_classes = len(counts_KF)
     right, margins = np.zeros(len(sets), dtype=np.bool_), np.zeros(len(sets))
     folds = np.arange(len(sets)) % FOLDS
     for fold in range(FOLDS):
@@ -71,27 +102,9 @@ def count_labels(
         texts_K = np.bincount(wanted[folds != fold], minlength=num_classes)
         for index, answer, margin in _answers(rest_KF, texts_K, sets, inside):
             right[index], margins[index] = answer == wanted[index], margin
-    surest = np.argsort(-margins, kind="stable")
-    quarter = max(1, len(sets) // 4)
-    held_out = spread(len(validation_N))
-    told = list(
-        _answers(
-            counts_KF,
-            np.bincount(wanted, minlength=num_classes),
-            [features_of(validation(index)) for index in held_out],
-            np.arange(len(held_out)),
-        )
-    )
-    return {
-        "texts": len(sets),
-        "accuracy": float(right.mean()),
-        "majority": float(share_K.max()),
-        "sure_errors": [1.0 - float(right[part].mean()) for part in (surest[:quarter], surest[quarter : 2 * quarter])],
-        "validation_texts": len(held_out),
-        "validation_accuracy": float(np.mean([answer == validation_N[held_out[at]] for at, answer, _ in told])),
-        "telling": _telling(counts_KF, wanted, num_classes),
-        "placed": tells_class(rows, taken, wanted),
-    }
+    texts_K = np.bincount(wanted, minlength=num_classes)
+    answers = _answers(counts_KF, texts_K, [features_of(one) for one in judged], np.arange(len(judged)))
+    return Told(right, margins, np.array([answer == judged_N[at] for at, answer, _ in answers], np.bool_))
 
 
 def count_sets(

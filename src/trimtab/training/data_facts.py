@@ -32,7 +32,7 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     training, validation = data.training, data.validation
     if isinstance(config.task, Regression) and isinstance(training, LabelledTexts) and training.targets is not None:
         facts["outliers"] = outliers_of(training.targets)
-    found = data.cached_json("counting-5", lambda: _counted(config, training, validation))
+    found = data.cached_json("counting-6", lambda: _counted(config, training, validation))
     return facts | ({"counting": found} if found else {})
 
 

@@ -41,6 +41,11 @@ def independent(case: Case, of: str = "") -> float | None:
     return case.number("counting", "labels", f"{of}texts") if answers is None else answers
 
 
+def counting(case: Case) -> str:
+    """What counts, in words: naive Bayes on runs of tokens, or the nearest rows."""
+    return "counting" if case.fact("counting", "labels", "by") != "the nearest rows" else "asking the nearest rows"
+
+
 def accuracy_of_counting(case: Case) -> float:
     """0 at the share of the most frequent class, 1 where all is right."""
     accuracy, majority = (case.number("counting", "labels", name) or 0.0 for name in ("accuracy", "majority"))
@@ -68,8 +73,8 @@ def sure_errors(case: Case) -> Iterator[Evidence]:
     if _is_right_elsewhere(case, surest):
         return
     text = (
-        f"of the surest quarter of what counting tells {surest:.1%} are labelled otherwise, and {following:.1%} of the "
-        "next: errors do not grow with doubt"
+        f"of the surest quarter of what {counting(case)} tells {surest:.1%} are labelled otherwise, and "
+        f"{following:.1%} of the next: errors do not grow with doubt"
     )
     yield Evidence("facts.counting.labels.sure_errors", (0, 0), surest, 0.01, text)
 
@@ -101,8 +106,8 @@ def better_elsewhere(case: Case) -> Iterator[Evidence]:
         return
     share = min(gap / max(elsewhere - (1.0 - elsewhere) / (classes - 1.0), gap), 1.0)
     told = (
-        f"counting tells {elsewhere:.0%} of the validation labels right, and {right:.0%} of the training labels that "
-        f"it was counted on: as if {share:.0%} of these were wrong"
+        f"{counting(case)} tells {elsewhere:.0%} of the validation labels right, and {right:.0%} of the training "
+        f"labels, each by the others: as if {share:.0%} of these were wrong"
     )
     yield Evidence("facts.counting.labels.validation_accuracy", (0, 0), share, 0.0, told)
 

@@ -92,7 +92,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         "frozen-parameters",
         "warning" if grave else "info",
-        0.9 if dead and grave else 0.85 if grave else 0.6,
+        (0.97 if 2 * len(dead) >= len(names) else 0.9) if dead and grave else 0.85 if grave else 0.6,
         int(steps[0]) if dead else 1,
         what
         + (": a pretrained model under a new head, if that is meant" if backbone else "")

@@ -64,6 +64,8 @@ class Damage(NamedTuple):
     evidence: list[Evidence]
     confidence: float
     cost: str = "the first updates do damage"
+    only_early: bool = False
+    """Whether it is known that a later rate of that height does not do so."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -81,7 +83,7 @@ def check(case: Case) -> Iterator[Finding]:
     damage = damage or (_post_norm(loss, times) if case.setting("model.norm.placement") == "post" else None)
     if damage is None:
         return
-    too_high = times > TOO_HIGH and late is None
+    too_high = times > TOO_HIGH and not damage.only_early
     first = Evidence(
         "learning_rate",
         (rates.first_step, int(rates.steps[min(2, len(rates) - 1)])),
@@ -114,7 +116,7 @@ def _late(loss: Curve, phases: Phases) -> Damage | None:
         f"{format.decimal(later)} while the rate was as high"
     )
     evidence = Evidence("train/loss", (loss.first_step, tenth), gained, loss.descent, text)
-    return Damage(loss.first_step, [evidence], 0.65, "the run hardly learns in its first tenth")
+    return Damage(loss.first_step, [evidence], 0.65, "the run hardly learns in its first tenth", only_early=True)
 
 
 def _post_norm(loss: Curve, times: float) -> Damage | None:
@@ -123,7 +125,7 @@ def _post_norm(loss: Curve, times: float) -> Damage | None:
         return None
     text = f"the layers normalize behind their sums, and the rate is {times:.1f} times what is usual at this size"
     evidence = Evidence("learning_rate", (loss.first_step, loss.last_step), times, POST_NORM, text)
-    return Damage(loss.first_step, [evidence], 0.6, "post-norm layers need a warm-up there")
+    return Damage(loss.first_step, [evidence], 0.6, "post-norm layers need a warm-up there", only_early=True)
 
 
 def _damage(loss: Curve, phases: Phases) -> Damage | None:

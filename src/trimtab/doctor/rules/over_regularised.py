@@ -28,6 +28,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Withheld
+from trimtab.doctor.reading.contradicted import counting
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.reading.medians import median
@@ -234,6 +235,6 @@ def _below_counting(case: Case) -> Iterator[Sign]:
     accuracy, counted = Curve.of(case.evaluated("validation/accuracy")), ("counting", "labels", "validation_accuracy")
     reached = case.number(*counted)
     if accuracy is not None and reached is not None and accuracy.end < WELL_BELOW * reached:
-        text = f"{accuracy.end:.0%} of the validation answers are right, where counting tells {reached:.0%}"
+        text = f"{accuracy.end:.0%} of the validation answers are right, where {counting(case)} tells {reached:.0%}"
         steps = accuracy.first_step, accuracy.last_step
         yield 1.0, Evidence("validation/accuracy", steps, accuracy.end, reached, text)

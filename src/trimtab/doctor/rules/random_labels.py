@@ -30,6 +30,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.blind import blind_answers, falls_below, hardly_moves, is_learned_by_heart, of_two_kinds
 from trimtab.doctor.reading.classes import LANGUAGE, classifies, prior_loss, shares
+from trimtab.doctor.reading.counted import lucky, tells_much, tells_nothing
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
@@ -55,10 +56,6 @@ RELATED: Final = 2.0
 """Standard errors: pairs that go together come to ten and more with some hundred of them."""
 SCATTER: Final = 0.5
 """Nats, from text to text, of a loss that knows the classes' shares alone."""
-FEWEST_TAGS: Final = 1_000
-"""Independent ones: of fewer, words that are rare tell nothing."""
-MUCH: Final = 0.2
-"""Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
 NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
 GUESSES: Final = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
 
@@ -116,9 +113,9 @@ def _of_a_log(case: Case, validation: Curve, training: Curve) -> Iterator[Findin
 def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> Iterator[Finding | Withheld]:
     """Where it is known what a model costs that sees no input."""
     counting = case.fact("counting", "labels")
-    tells_nothing = _tells_nothing(counting)
+    nothing = tells_nothing(counting)
     # Of few texts the loss is off by chance; where counting tells nothing either, that is no sign of learning.
-    chance = 2.5 * SCATTER / math.sqrt(judged_answers(case) or math.inf) if tells_nothing else 0.0
+    chance = 2.5 * SCATTER / math.sqrt(judged_answers(case) or math.inf) if nothing else 0.0
     lowest = float(validation.values.min())
     if lowest < NEAR * blind - chance:
         return
@@ -127,15 +124,14 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         return  # hardly any text could show otherwise
     if accuracy is not None and largest is not None:
         number = judged_answers(case) or 100.0
-        # The best of several evaluations is lucky.
-        if float(accuracy.values.max()) > largest + 3.5 * error_of_share(largest, number):
+        if float(accuracy.values.max()) > largest + lucky(counting) * error_of_share(largest, number):
             return
     by_heart = is_learned_by_heart(training, blind)
-    if of_two_kinds(case) and not tells_nothing:
+    if of_two_kinds(case) and not nothing:
         return
-    if (tells_nothing is False and not by_heart) or _tells_much(counting):
+    if (nothing is False and not by_heart) or tells_much(counting):
         return
-    if not by_heart and (tells_nothing is None or hardly_moves(case)):
+    if not by_heart and (nothing is None or hardly_moves(case)):
         return
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
@@ -147,10 +143,10 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         )
         steps = (accuracy.first_step, accuracy.last_step)
         evidence.append(Evidence("validation/accuracy", steps, float(accuracy.values.max()), largest, told))
-    if tells_nothing:
+    if nothing:
         told = (
-            f"counting runs of tokens tells {counting['accuracy']:.1%} of the training labels right, and the most "
-            f"frequent class is {counting['majority']:.1%}"
+            f"counting by {counting.get('by', 'runs of tokens')} tells {counting['accuracy']:.1%} of the training "
+            f"labels right, and the most frequent class is {counting['majority']:.1%}"
         )
         evidence.append(Evidence("facts.counting.labels", (0, 0), counting["accuracy"], counting["majority"], told))
     if by_heart:
@@ -158,7 +154,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     yield Finding(
         CODE,
         "warning",
-        0.93 if by_heart and tells_nothing else 0.8 if by_heart else 0.75,
+        0.93 if by_heart and nothing else 0.8 if by_heart else 0.75,
         1,
         NOTHING,
         tuple(evidence),
@@ -227,23 +223,3 @@ def _blind(case: Case) -> float | None:
         # In text tokens go with their neighbours; where pairs tell no more than single ones, it is none.
         return unigram if unigram is not None and bigram is not None and bigram > NEAR * unigram else None
     return None
-
-
-def _tells_nothing(counting: object) -> bool | None:
-    """Whether counting finds no relation of text and label; None where nothing was counted, or too few tags."""
-    if not isinstance(counting, dict) or counting.get("answers", FEWEST_TAGS) < FEWEST_TAGS:
-        return None
-    of_tags, majority = "answers" in counting, float(counting["majority"])
-    texts, judged = (float(counting[of + ("answers" if of_tags else "texts")]) for of in ("", "validation_"))
-    surest, quarter = float(counting["sure_errors"][0]), max(texts // 4, 1.0)
-    return (
-        float(counting["accuracy"]) < majority + 3.0 * error_of_share(majority, texts)
-        and float(counting["validation_accuracy"]) < majority + 3.0 * error_of_share(majority, max(judged, 1.0))
-        # Where one class is most of all, being sure of it at the right places is all that can be told.
-        and surest > 1.0 - majority - 3.0 * error_of_share(majority, quarter)
-    )
-
-
-def _tells_much(counting: object) -> bool:
-    """Whether counting tells far more of the training labels than the share of the most frequent class."""
-    return isinstance(counting, dict) and float(counting["accuracy"]) > float(counting["majority"]) + MUCH

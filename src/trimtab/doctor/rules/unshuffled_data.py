@@ -6,9 +6,10 @@ Looks for: rows sorted by their targets that are not shuffled (the fact `order`,
     learned when it comes, and forgotten when the next does. Two jumps do where the settings say that nothing is
     shuffled, where both come as epochs end, or where the validation loss goes up before the highest and comes back; one
     alone then does where an epoch ends or the first has not, and one that evaluations do not follow, which are far
-    above the training loss before it and far below afterwards. Where it lies above them by less than half of a jump, or
-    there is none, the jumps must come at even distances, as epochs do: three at least, and four without one. Or the
-    loss goes up and down in the same way again and again, each time over many steps: the order of an epoch.
+    above the training loss before it and far below afterwards, or, where nothing is shuffled, fall through it. Where it
+    lies above them by less than half of a jump, or there is none, the jumps must come at even distances, as epochs do:
+    three at least, and four without one. Or the loss goes up and down in the same way again and again, each time over
+    many steps: the order of an epoch.
 Why it matters: each step sees one kind of sample, and the next steps another. What was learned first is gone at the
     end.
 Evidence: how far neighbouring rows agree; the jumps, and the two losses side by side.
@@ -44,6 +45,8 @@ SWING: Final = 1.5
 """Times what it was before and is afterwards: so far a validation loss goes up while one kind alone is learned."""
 FORGOT: Final = 1.1
 """Times what it was at best, or what a guess costs: above that something was forgotten."""
+MOST: Final = 0.5
+"""Of what had been gained before a jump: so much is undone by what is of another kind, and not by a harder batch."""
 ABOVE: Final = 0.2
 """Of a jump, by which the validation loss lies above the low before it."""
 
@@ -136,7 +139,7 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
     if far and (at_ends >= 2 or (len(jumps) >= 2 and swings)):
         return True
     if case.setting("data.shuffle") is False:
-        return far and len(jumps) >= 2
+        return far and (len(jumps) >= 2 or _goes_on(validation, curve, jumps[0]))
     if len(jumps) >= 3 and above > max(0.5 * height, low):
         return True
     return are_even(jumps, 3) and above > max(low, 4.0 * curve.noise)
@@ -164,6 +167,14 @@ def _swings_against(validation: Curve, curve: Curve, jumps: list[Jump]) -> bool:
         return False
     before = float(validation.values[: num - 1].min()) if num > 2 else curve.start  # what a guess costs
     return float(validation.values[num - 1]) > SWING * max(before, float(validation.values[num:].min()))
+
+
+def _goes_on(validation: Curve, curve: Curve, jump: Jump) -> bool:
+    """Whether the validation loss falls through a jump that undoes most of what the training loss had gained."""
+    before = validation.values[validation.steps <= curve.steps[jump.top_at]]
+    up = validation.between(float(curve.steps[jump.top_at]), float(curve.steps[jump.back_at]))
+    high = jump.top - jump.low > MOST * (curve.start - jump.low)
+    return high and len(before) > 0 and up is not None and bool((up.values < before[-1]).all())
 
 
 def _is_of_the_first_pass(case: Case, curve: Curve, jump: Jump) -> bool:

@@ -29,6 +29,7 @@ from typing import Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.contradicted import counting
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
@@ -170,7 +171,7 @@ def _other_labels(case: Case) -> Finding | None:
     if right < majority + TELLS or elsewhere > chance - 4.0 * error_of_share(chance, texts):
         return None
     told = (
-        f"counting tells {right:.0%} of the training labels right, and by the same counts {elsewhere:.0%} of the "
+        f"{counting(case)} tells {right:.0%} of the training labels right, and in the same way {elsewhere:.0%} of the "
         f"validation labels, where drawing one of {len(classes)} gives {chance:.0%}"
     )
     return Finding(

@@ -1,0 +1,157 @@
+"""Further ways to go wrong that an examination by other code planted, and the sound runs beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import case_of, cosine, falling, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.reading.counted import lucky, tells_nothing
+from trimtab.doctor.rules import RULES
+
+DIGITS: dict[str, Any] = {"classes": list("abcdefghij"), "counts": [100] * 10}
+ADAM = {"optimizer.name": "adam", "optimizer.weight_decay": 0.0}
+
+
+def severity(case: Case, code: str) -> str | None:
+    told = next((one for one in RULES[code](case) if isinstance(one, Finding)), None)
+    return told.severity if told else None
+
+
+def late(rate: float, stood: int, *, warmup: float = 0.0, optimizer: str = "adam") -> Case:
+    """Four hundred steps of a small model, of which some pass before its loss falls."""
+    loss = np.concatenate([np.full(stood, 2.3), falling(400 - stood, start=2.3, floor=0.1, noise=0.0)])
+    rates = cosine(400, rate, warmup) if warmup else cosine(400, rate, 1e-9)
+    config = ADAM | {"optimizer.name": optimizer, "optimizer.learning_rate": rate}
+    facts = {"parameters": {"total": 20_000, "non_embedding": 20_000}}
+    return case_of(loss + 0.03 * noise_of(400), rates=rates, config=config, facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (late(0.03, 50), "warning"),
+        (late(0.03, 0), None),
+        (late(0.002, 50), None),
+        (late(0.03, 50, warmup=0.1), None),
+        (late(0.03, 50, optimizer="sgd"), None),
+        (late(0.03, 390), None),
+    ],
+    ids=["late", "at once", "at a usual rate", "with a warm-up", "plain descent", "never"],
+)
+def test_a_run_that_begins_to_learn_late_at_many_times_the_usual_rate(case: Case, expected: str | None) -> None:
+    assert severity(case, "missing-warmup") == expected
+
+
+@pytest.mark.parametrize(
+    ("placement", "rate", "expected"), [("post", 0.015, "warning"), ("pre", 0.015, None), ("post", 0.003, None)]
+)
+def test_layers_that_normalize_behind_their_sums_need_a_warm_up(
+    placement: str, rate: float, expected: str | None
+) -> None:
+    config = ADAM | {"optimizer.learning_rate": rate, "model.norm.placement": placement}
+    facts = {"parameters": {"total": 20_000, "non_embedding": 20_000}}
+    case = case_of(falling(300), rates=cosine(300, rate, 1e-9), config=config, facts=facts)
+    assert severity(case, "missing-warmup") == expected
+
+
+@pytest.mark.parametrize(("end", "expected"), [(1.5, "error"), (1.0, None)])
+def test_a_loss_that_stands_above_its_start_has_left_however_high_it_was_thrown(
+    end: float, expected: str | None
+) -> None:
+    loss = np.concatenate([falling(60, start=1.4, floor=1.0, noise=0.0), np.full(440, end)])
+    loss[60:75] = 130.0 * 0.7 ** np.arange(15) + end
+    case = case_of(loss + 0.1 * noise_of(500), rates=cosine(500))
+    assert severity(case, "divergence") == expected
+
+
+@pytest.mark.parametrize(
+    ("shuffle", "hurt", "expected"), [(False, False, "warning"), (None, False, None), (False, True, None)]
+)
+def test_two_sources_one_after_the_other(shuffle: bool | None, hurt: bool, expected: str | None) -> None:
+    """At half of the run the loss is back at its start; the validation set has both, and is judged better and better,
+    unless the weights were hurt."""
+    first, second = (falling(110, start=5.6, floor=2.2, noise=0.0, seed=seed) for seed in (0, 1))
+    loss = np.concatenate([first, second]) + 0.05 * noise_of(220)
+    judged = dict(zip(range(20, 221, 20), [5.0, 4.7, 4.3, 4.1, 4.0, 3.4, 2.9, 2.8, 2.7, 2.7, 2.7], strict=True))
+    judged[120] = 5.5 if hurt else judged[120]
+    config = {} if shuffle is None else {"data.shuffle": shuffle}
+    case = case_of(loss, rates=cosine(220), validation=judged, config=config)
+    assert severity(case, "unshuffled-data") == expected
+
+
+@pytest.mark.parametrize(
+    ("momentum", "decay", "expected"), [(0.9, 0.3, "warning"), (0.0, 0.3, None), (0.9, 5e-3, None)]
+)
+def test_decay_with_momentum_takes_what_the_momentum_holds(momentum: float, decay: float, expected: str | None) -> None:
+    config = {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.02,
+        "optimizer.momentum": momentum,
+        "optimizer.weight_decay": decay,
+    }
+    case = case_of(falling(500, start=2.4, floor=0.2), rates=cosine(500, 0.02), config=config)
+    assert severity(case, "over-regularised") == expected
+
+
+def test_a_step_that_asks_for_four_tokens_leads_whatever_else_is_small() -> None:
+    loss = falling(300, start=5.4, floor=3.4, noise=0.0) + 0.7 * noise_of(300)
+    loss[100:] = loss[100:] - loss[100:].mean() + 3.5
+    facts = {"validation": {"tokens": 200}, "task": "masked_lm"}
+    validation = dict.fromkeys(range(30, 301, 30), 3.5)
+    case = case_of(loss, rates=np.full(300, 1e-3), validation=validation, facts=facts, tokens=np.full(300, 4.0))
+    told = [one.code for one in diagnose(case).findings if one.severity == "warning"]
+    assert told[:2] == ["noisy-loss", "validation-too-small"]
+
+
+def of_rows(accuracy: float, validation: float, **changes: Any) -> dict[str, Any]:
+    found = {
+        "by": "the nearest rows",
+        "texts": 4000,
+        "accuracy": accuracy,
+        "majority": 0.11,
+        "sure_errors": [1 - accuracy, 1 - accuracy],
+        "validation_texts": 360,
+        "validation_accuracy": validation,
+    }
+    return found | changes
+
+
+@pytest.mark.parametrize(
+    ("counting", "nothing"),
+    [
+        (of_rows(0.11, 0.1), True),
+        (of_rows(0.27, 0.09), True),
+        (of_rows(0.27, 0.27), False),
+        (of_rows(0.5, 0.1), False),
+        (of_rows(0.27, 0.09, by="runs of tokens"), False),
+        (of_rows(0.8, 0.72, majority=0.72), False),
+    ],
+)
+def test_rows_that_were_drawn_together_tell_nothing_elsewhere(counting: dict[str, Any], nothing: bool) -> None:
+    assert tells_nothing(counting) is nothing
+    assert (lucky(counting) > 4.0) is (nothing and counting["by"] == "the nearest rows")
+
+
+@pytest.mark.parametrize(("best", "expected"), [(0.17, "warning"), (0.24, None)])
+def test_a_little_that_is_found_by_heart_does_not_make_labels_belong(best: float, expected: str | None) -> None:
+    loss = 2.3 - 0.15 * np.linspace(0, 1, 300) + 0.03 * noise_of(300)
+    validation = {step: 2.31 - 0.04 * (step == 60) for step in range(20, 301, 20)}
+    facts = {"task": "classification", "targets": DIGITS, "counting": {"labels": of_rows(0.107, 0.1)}}
+    facts["validation"] = {"documents": 360}
+    case = case_of(loss, rates=cosine(300), validation=validation, facts=facts)
+    for at, step in enumerate(range(20, 301, 20)):
+        case.history.add("validation/accuracy", np.array([step]), np.array([0.1 + (best - 0.1) * at / 14]))
+    assert severity(case, "random-labels") == expected
+
+
+def test_labels_that_contradict_the_nearest_rows_are_said_so() -> None:
+    loss = falling(300, start=2.3, floor=1.4, noise=0.05)
+    counting = of_rows(0.56, 0.6, sure_errors=[0.45, 0.42])
+    facts = {"task": "classification", "targets": DIGITS, "counting": {"labels": counting}}
+    [finding] = [one for one in RULES["label-noise"](case_of(loss, facts=facts)) if isinstance(one, Finding)]
+    assert "asking the nearest rows tells 45.0%" in finding.evidence[0].text
