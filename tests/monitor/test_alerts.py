@@ -136,12 +136,13 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(when: str, near:
 
 def test_what_examinations_measure_needs_one() -> None:
     def found(*overrides: str) -> list[str | None]:
-        rules = ["alerts.rules={a: {when: probe/loss > 1}}", "training.steps=200", *overrides]
+        rules = ["alerts.rules={a: {when: probe/loss > 1}}", "training.steps=90", *overrides]
         config = load_config(None, environment={}, overrides=rules)
         return [one.fix for one in lint(config) if one.code == "alert-on-unknown"]
 
-    assert found() == ["logging.examine.every=20"]
-    assert found("logging.examine.every=20") == []
+    assert found() == ["logging.examine.every=9"]
+    assert found("logging.examine.every=9") == []
+    assert found("training.steps=200") == []
 
 
 @pytest.mark.parametrize(

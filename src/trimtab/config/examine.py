@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
 from trimtab.config.base import Count, Section
 from trimtab.config.registry.examinations import EXAMINATIONS
 
+SHORTEST: Final = 0.2
+"""Of `apart`: a run of so many steps has an examination at its end, which costs as much as some steps do."""
 Names = Annotated[
     tuple[str, ...],
     Field(strict=False),
@@ -23,7 +25,9 @@ class ExamineConfig(Section):
     every: int = Field(0, ge=0, le=10_000_000, description="steps between examinations; 0: only at evaluations")
     at_evaluations: bool = Field(True, description="one just before an evaluation, where `apart` allows it")
     apart: Count = Field(
-        500, description="an evaluation examines when it is the first since another so many steps are over"
+        500,
+        description="an evaluation examines when it is the first since another so many steps are over; a run of fewer "
+        "is examined at its end, if it has a fifth of them",
     )
     which: Literal["all"] | Names = Field("all", description=f"all, or names among {', '.join(EXAMINATIONS)}")
     sequences: Count | None = Field(
@@ -43,7 +47,7 @@ class ExamineConfig(Section):
 
     def is_due_within(self, steps: int) -> bool:
         """Whether a run of so many steps has an examination."""
-        return 0 < self.every <= steps or (self.at_evaluations and self.apart <= steps)
+        return 0 < self.every <= steps or (self.at_evaluations and self.apart * SHORTEST <= steps)
 
     @property
     def names(self) -> tuple[str, ...]:

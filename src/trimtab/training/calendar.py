@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self, final
 
 from trimtab.config import Config
+from trimtab.config.examine import SHORTEST
 
 
 @final
@@ -39,11 +40,14 @@ class Calendar:
         return step % self.save_every == 0 or step == self.total_steps
 
     def examines(self, step: int) -> bool:
-        """Every `examine_every` steps, and at the first evaluation since a multiple of `examine_apart`."""
+        """Every `examine_every` steps, and at the first evaluation since a multiple of `examine_apart`; where that is
+        longer than the run, at its end, unless this is a matter of a few steps."""
         if self.examine_every and step % self.examine_every == 0:
             return True
         if not (self.examine_apart and self.evaluates(step)):
             return False
+        if self.total_steps < self.examine_apart:
+            return step == self.total_steps and step >= self.examine_apart * SHORTEST
         before = (step - 1) // self.evaluate_every * self.evaluate_every
         return step // self.examine_apart > before // self.examine_apart
 
