@@ -1,15 +1,16 @@
 """label-noise: part of the labels are wrong.
 
 Looks for: labels that contradict answers which ought to be sure. Counting runs of tokens (the fact `counting.labels`)
-    errs in the surest quarter of its answers as often as in the next: errors that do not grow with doubt are not of
-    the answers but of the labels. A task that is merely hard is right where it is sure. Of tags words are counted, and
-    their errors must come one by one, not text by text. Also validation labels that the same counts tell far better
-    than those that were counted, and equal texts with different labels (`contradictions`). In logs, a training loss
-    that stays far above the validation loss, where one part of wrong labels explains both: so high a floor, and answers
-    that are right and no surer than the rest of the labels is right, in steps that scatter as drawing wrong labels
-    does, or with a training accuracy that is as much too low. Or a validation accuracy that falls by far from an early
-    best of three fifths and more, while the training accuracy goes on rising: wrong labels are learned last, and
-    learning them by heart spoils what was known.
+    errs in the surest quarter of its answers as often as in the next: errors that do not grow with doubt are not of the
+    answers but of the labels. A task that is merely hard is right where it is sure. Of rows of one length, as pixels
+    and columns make them, the nearest rows are asked where they tell more. Of tags words are counted, and their errors
+    must come one by one, not text by text. Also validation labels that the same counts tell far better than those that
+    were counted, and equal texts with different labels (`contradictions`). In logs, a training loss that stays far
+    above the validation loss, where one part of wrong labels explains both: so high a floor, and answers that are right
+    and no surer than the rest of the labels is right, in steps that scatter as drawing wrong labels does, or with a
+    training accuracy that is as much too low. Or a validation accuracy that falls by far from an early best of three
+    fifths and more, while the training accuracy goes on rising: wrong labels are learned last, and learning them by
+    heart spoils what was known.
 Why it matters: the wrong part is a floor of the loss, and a bound of every accuracy that is measured with such labels;
     a model that trains on learns it by heart.
 Evidence: errors of the surest answers, texts with two labels, accuracies before and after.

@@ -3,11 +3,12 @@
 Looks for: a validation loss that never comes below what is known without any input (the entropy of the classes' shares;
     the loss of single tokens), and answers no better than always saying the most frequent class, while the training
     loss falls far, as samples are learned by heart, and not at once. Where the training loss stands still, too, only if
-    counting runs of tokens, or words of tags, tells nothing of the labels either (`counting.labels`). In logs answers
-    that are no better than chance from the first evaluation to the last, near what guessing costs, while the training
-    loss falls below, and not within three passes over the data; where that stands, too, it is less sure, and a remark
-    of two classes. Of a regression of ours, three passes in which nothing is explained. Of pairs of texts, second texts
-    that go with any first one as well as with their own (`counting.related`).
+    counting runs of tokens, the nearest of rows of one length, or words of tags, tells nothing of the labels either
+    (`counting.labels`). In logs answers that are no better than chance from the first evaluation to the last, near what
+    guessing costs, while the training loss falls below, and not within three passes over the data; where that stands,
+    too, it is less sure, and a remark of two classes. Of a regression of ours, three passes in which nothing is
+    explained. Of pairs of texts, second texts that go with any first one as well as with their own
+    (`counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
