@@ -15,6 +15,8 @@ from trimtab.evaluation.counting import count_labels
 from trimtab.evaluation.neighbours import NEAREST, by_neighbours
 
 Rows = list[NDArray[np.int64]]
+RARE = (np.arange(20_000) == 3).astype(np.int64)
+ONES = np.ones(50, np.int64)
 
 
 def crossed(number: int, seed: int = 0) -> tuple[Rows, NDArray[np.int64]]:
@@ -84,3 +86,11 @@ def test_rows_of_several_lengths_and_short_ones_have_no_neighbours() -> None:
     found = count_labels(lambda index: rows[index][: 4 + index % 5], labels, 2, lambda index: rows[index], labels[:20])
     assert found is not None
     assert found["by"] == "runs of tokens"
+
+
+def test_a_class_so_rare_that_no_row_of_it_is_taken() -> None:
+    rows, _ = crossed(200)
+    found = count_labels(lambda index: rows[index % 200], RARE, 2, rows.__getitem__, ONES)
+    assert found is not None
+    assert found["accuracy"] == found["majority"] == 1.0
+    assert found["validation_accuracy"] == 0.0

@@ -64,7 +64,8 @@ def _vote(
     of_themselves: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The class that most of the nearest rows have, and the votes by which it leads, of each row that is asked."""
-    num_classes, squares_N = int(classes_N.max()) + 1, (values_NP**2).sum(axis=1)
+    # A rare class may be in no row that was taken; two are needed for one to lead.
+    num_classes, squares_N = max(2, int(classes_N.max()) + 1), (values_NP**2).sum(axis=1)
     answers_M, sure_M = np.zeros(len(asked_MP), np.int64), np.zeros(len(asked_MP))
     for begin in range(0, len(asked_MP), AT_ONCE):
         part = asked_MP[begin : begin + AT_ONCE]
