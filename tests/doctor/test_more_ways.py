@@ -108,6 +108,45 @@ def test_a_step_that_asks_for_four_tokens_leads_whatever_else_is_small() -> None
     assert told[:2] == ["noisy-loss", "validation-too-small"]
 
 
+@pytest.mark.parametrize(
+    ("noise", "steps", "expected"), [(0.8, 2.0, "warning"), (0.8, 64.0, "info"), (0.3, 2.0, "info")]
+)
+def test_two_tokens_a_step_are_too_few_though_the_level_falls(noise: float, steps: float, expected: str) -> None:
+    loss = 3.0 + 2.5 * np.linspace(1, 0, 260) ** 2 + noise * noise_of(260)
+    case = case_of(loss, rates=cosine(260), facts={"task": "masked_lm"}, tokens=np.full(260, steps))
+    assert severity(case, "noisy-loss") == expected
+
+
+@pytest.mark.parametrize(("met", "first"), [(1, "corrupt-batch"), (40, "outlier-dominated-loss")])
+def test_far_targets_that_lie_together_are_a_damaged_batch(met: int, first: str) -> None:
+    loss = falling(350, start=0.5, floor=0.003, noise=0.0) * np.exp(0.2 * noise_of(350))
+    loss[np.random.default_rng(2).choice(np.arange(100, 340), met, replace=False)] = 300.0
+    facts = {"task": "regression", "outliers": {"share": 0.97, "twentieth": 0.98, "farthest": 276.0}}
+    gradients = np.where(loss > 100, 40.0, 0.1) * np.exp(0.2 * noise_of(350, 3))
+    case = case_of(loss, rates=cosine(350), facts=facts, grad_norm=gradients)
+    assert diagnose(case).findings[0].code == first
+
+
+def of_layers(back: float, windows: int = 40, steps: int = 400) -> Case:
+    """Seven layers whose gradient fades by six orders of magnitude at first, and by two at the end, and a loss that
+    scatters by more than it falls; evaluations tell that nothing is learned before a part `back` of the run."""
+    fall = np.clip(np.arange(steps) / steps - back, 0.0, None) / (1 - back)
+    judged = {step: 0.46 - 0.12 * float(fall[step - 1]) for step in range(25, steps + 1, 25)}
+    case = case_of(0.45 - 0.1 * fall + 0.05 * noise_of(steps), rates=cosine(steps), validation=judged)
+    names = tuple(f"layer/blocks.{at}.weight/grad_norm" for at in range(7))
+    for window in range(windows):
+        orders = 6.0 - 5.0 * min(window / windows / back, 1.0)
+        case.history.layers.append((window + 1) * steps // windows, names, 10.0 ** np.linspace(-orders, 0, 7))
+    return case
+
+
+@pytest.mark.parametrize(("back", "expected"), [(0.5, "warning"), (0.05, None)])
+def test_evaluations_tell_that_nothing_is_learned_while_the_gradient_has_faded(
+    back: float, expected: str | None
+) -> None:
+    assert severity(of_layers(back), "vanishing-gradients") == expected
+
+
 def of_rows(accuracy: float, validation: float, **changes: Any) -> dict[str, Any]:
     found = {
         "by": "the nearest rows",

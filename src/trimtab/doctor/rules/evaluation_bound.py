@@ -1,7 +1,7 @@
 """evaluation-bound: evaluations take a large part of the time.
 
 Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more; a
-    warning from three fifths on, of some seconds already, of a run that came to half of its steps. Of another trainer's
+    warning from 55 % on, of some seconds already, of a run that came to half of its steps. Of another trainer's
     log, where no callback measured, a quarter, by what each took beside what a usual step took, however short the run
     was.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
@@ -31,7 +31,7 @@ from trimtab.runs import format
 MUCH: Final = 0.3
 LEAST_SECONDS: Final = 60.0
 """Of evaluations: nobody minds less."""
-MOST: Final = 0.6
+MOST: Final = 0.55
 """Of the time: the run rather evaluates than trains."""
 A_FEW_SECONDS: Final = 3.0
 GRAVE: Final = 0.25

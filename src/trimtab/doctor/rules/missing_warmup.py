@@ -49,7 +49,7 @@ MOSTLY: Final = 0.6
 """Of those orders of magnitude, that are undone at a high rate."""
 TOO_HIGH: Final = 5.0
 """Times the usual rate: then the rate is too high, with or without a warm-up, unless the run learns at it later."""
-LATE: Final = 0.25
+LATE: Final = 0.35
 """Of the whole descent, that a run has gained after its first tenth at most: it stood there."""
 LEARNS: Final = 0.4
 """Of the whole descent, that is gained while the rate is high: it is not the height that hinders it."""

@@ -35,6 +35,8 @@ FEW_TOKENS = 512
 VERY_FEW_TOKENS = 32
 FEWEST_TOKENS, SURE = 8, 0.92
 """Tokens that a step learns from: so few are too few whatever else is small, too."""
+SCATTERS = 0.2
+"""Of the loss, by steps of so few tokens."""
 OF_WORDS = 2.5
 """Of a log that does not say what it is of: a first loss above that is of a dozen classes or more, as of characters."""
 DROWNS = 2.5
@@ -57,7 +59,7 @@ def check(case: Case) -> Iterator[Finding]:
     tokens = Curve.of(case.history.get("tokens"))
     batch = tokens.median if tokens is not None else case.number("tokens_per_step")
     tiny = batch is not None and batch <= VERY_FEW_TOKENS
-    if noise < (0.6 if tiny else 1.0) * NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
+    if noise < (0.4 if tiny else 1.0) * NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
         return
     if 0.0 <= curve.end < noise and float(curve.values.min()) >= 0.0:
         return  # nothing scatters by more than it is: the noise is that of the steps before it was learned
@@ -81,6 +83,9 @@ def check(case: Case) -> Iterator[Finding]:
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
+    # So few tokens that a decaying rate does not make up for it.
+    fewest = batch is not None and batch <= FEWEST_TOKENS
+    grave = grave or (fewest and not sound and noise > SCATTERS * level)
     drowned = batch is None and _drowns(case, curve, phases, noise)
     # A level that a spike lifts has not come to rest; and what scatters more and more is not the batch.
     grave = (grave or drowned) and bump_in_evaluations(case) is None and outgrown(case) is None
@@ -111,17 +116,21 @@ def check(case: Case) -> Iterator[Finding]:
         evidence.append(
             Evidence("tokens", (1, curve.last_step), batch, FEW_TOKENS, f"a step sees {format.count(batch)} tokens")
         )
+    cause = f"{batch_in_words}; {course}"
+    if grave and drowned:
+        cause = (
+            "a step's noise is many times what the second half gained, and the rate was never lowered: the batch is "
+            "too small for it"
+        )
+    elif grave:
+        course = "little of a step is kept" if fewest and gained >= least else "its level hardly falls any more"
+        cause = f"the batch is so small that steps undo each other: the loss scatters, and {course}"
     yield Finding(
         "noisy-loss",
         "warning" if grave else "info",
-        (SURE if batch <= FEWEST_TOKENS else 0.8) if grave and batch is not None else 0.6 if drowned else 0.55,
+        (SURE if fewest else 0.8) if grave and batch is not None else 0.6 if drowned else 0.55,
         curve.first_step,
-        "the batch is so small that steps undo each other: the loss scatters, and its level hardly falls any more"
-        if grave and not drowned
-        else "a step's noise is many times what the second half gained, and the rate was never lowered: the batch is "
-        "too small for it"
-        if drowned
-        else f"{batch_in_words}; {course}",
+        cause,
         tuple(evidence),
         remedies=(
             *_more(case),

@@ -53,6 +53,8 @@ IN_NO_ORDER: Final = 0.3
 THROWN: Final = 10.0
 """Times the highest later loss."""
 TIMES: Final = 40.0
+MET: Final = 0.01
+"""Of the steps, that far targets make high at most where they lie together: a few batches alone."""
 LIKE_MEAN: Final = 3.0
 """Times the validation loss, and as small a part of it: a mean of few steps."""
 STANDS: Final = 0.1
@@ -74,10 +76,9 @@ def check(case: Case) -> Iterator[Finding]:
     if not known and case.fact("outliers") is not None:
         return
     evidence += _steps(case)
-    if not evidence:
-        return
     training = Curve.of(case.loss())
-    assert training is not None
+    if not evidence or training is None or _met_together(training):
+        return
     config = {"objective.name": "huber"} if case.target == "trimtab" and task == "regression" else {}
     yield Finding(
         CODE,
@@ -91,6 +92,13 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("look at whether those samples are right, or learn the logarithm of what spans orders of magnitude"),
         ),
     )
+
+
+def _met_together(training: Curve) -> bool:
+    """Whether a step or two of all hold what is far: such rows lie together, and are no kind of sample."""
+    late = training.values[len(training) // 5 :]  # from where the early descent is over
+    met = int((late > TIMES * max(median(late), 0.0)).sum())
+    return len(training) >= FEWEST_STEPS and 1 <= met <= max(2.0, MET * len(training))
 
 
 def _is_heavy(case: Case) -> bool:

@@ -172,9 +172,9 @@ def _swings_against(validation: Curve, curve: Curve, jumps: list[Jump]) -> bool:
 def _goes_on(validation: Curve, curve: Curve, jump: Jump) -> bool:
     """Whether the validation loss falls through a jump that undoes most of what the training loss had gained."""
     before = validation.values[validation.steps <= curve.steps[jump.top_at]]
-    up = validation.between(float(curve.steps[jump.top_at]), float(curve.steps[jump.back_at]))
+    after = validation.values[validation.steps > curve.steps[jump.top_at]]
     high = jump.top - jump.low > MOST * (curve.start - jump.low)
-    return high and len(before) > 0 and up is not None and bool((up.values < before[-1]).all())
+    return high and len(before) > 0 and len(after) > 0 and float(after[0]) < float(before[-1])
 
 
 def _is_of_the_first_pass(case: Case, curve: Curve, jump: Jump) -> bool:

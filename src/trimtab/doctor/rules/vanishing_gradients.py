@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import noise_of_evaluations
 from trimtab.doctor.reading.medians import median
 from trimtab.runs.printable import printable
 
@@ -46,6 +47,9 @@ FOR_LONG: Final = 0.2
 STANDS: Final = 0.4
 """Of what as many later steps gain: the bias of the last layer is soon learned."""
 FEWEST_STEPS: Final = 8
+FEWEST_EVALUATIONS, NOISES, LITTLE = 3, 4.0, 0.15
+"""While the gradient has faded, and afterwards; noises of the former that the latter gain; and of that, what the former
+do at most."""
 DESCENT: Final = 0.7
 """Of the steps from layer to layer that must go down, on the way back."""
 
@@ -123,6 +127,8 @@ def _stood(case: Case, steps_W: NDArray[np.int64], ratios_W: NDArray[np.float64]
     curve = Curve.of(case.loss())
     if not back or steps_W[back - 1] < FOR_LONG * case.planned_steps or curve is None:
         return False
+    if _stands_in_evaluations(case, int(steps_W[back - 1])):
+        return True
     stretch = curve.between(int(steps_W[back - 1]) // 4, int(steps_W[back - 1]))
     if stretch is None or len(stretch) < FEWEST_STEPS:
         return False
@@ -130,6 +136,19 @@ def _stood(case: Case, steps_W: NDArray[np.int64], ratios_W: NDArray[np.float64]
     first, then = float(stretch.values[:half].mean()), float(stretch.values[half:].mean())
     later = (then - curve.end) * half / max(over, 1)  # what as many steps gain once the gradient is back
     return 2.0 * stretch.error(half) < later and first - then < STANDS * later
+
+
+def _stands_in_evaluations(case: Case, back: int) -> bool:
+    """Whether evaluations, which have no noise of steps, gain nothing until a step, and much afterwards."""
+    judged = Curve.of(case.validation_loss())
+    if judged is None:
+        return False
+    num = int((judged.steps <= back).sum())
+    if num < FEWEST_EVALUATIONS or len(judged) - num < FEWEST_EVALUATIONS:
+        return False
+    first, then, end = (float(judged.values[at]) for at in (0, num - 1, -1))
+    noise = noise_of_evaluations(judged.values[:num])
+    return then - end > NOISES * noise and first - then < LITTLE * (then - end)
 
 
 def _as_built(logs_WD: NDArray[np.float64]) -> bool:
