@@ -69,6 +69,15 @@ def test_a_loss_that_stands_above_its_start_has_left_however_high_it_was_thrown(
     assert severity(case, "divergence") == expected
 
 
+@pytest.mark.parametrize(("stands", "expected"), [(False, None), (True, "error")])
+def test_a_loss_that_is_still_made_good_has_not_left(stands: bool, expected: str | None) -> None:
+    """Thrown to a hundred times its start at a seventh of the run, it is nearly back at the end; or stands above it
+    for long."""
+    thrown = 130.0 * 0.7 ** np.arange(340) + 0.2 if stands else 130.0 * np.exp(-np.arange(340) / 45)
+    loss = np.concatenate([falling(60, start=1.4, floor=1.0, noise=0.0), thrown + 1.3]) + 0.05 * noise_of(400)
+    assert severity(case_of(loss, rates=cosine(400)), "divergence") == expected
+
+
 @pytest.mark.parametrize(
     ("shuffle", "hurt", "expected"), [(False, False, "warning"), (None, False, None), (False, True, None)]
 )

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.reading.curves import Curve, resolution
+from trimtab.doctor.reading.curves import Curve, Floats, resolution
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.objectives import BLOWN, moved_by
 
@@ -31,8 +31,9 @@ level of any game."""
 PLAYS, SWIFT = 20.0, 0.12
 """Times the noise of a step, and part of the run: what is played against another network is lost by less, or takes
 longer."""
-STANDS: Final = 0.3
-"""Part of the run, of which a loss stands half above its start: however high it was thrown, it is not on its way."""
+STANDS, FALLS = 0.3, 0.5
+"""Part of the run, of which a loss stands half above its start: however high it was thrown, it is not on its way; but
+where so much of what it is above is gone by the end."""
 LASTS: Final = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -163,14 +164,23 @@ def _left_at(curve: Curve, floor_at: int, threshold: float) -> int:
     return floor_at + int(below[-1])
 
 
+def _stands_above(curve: Curve, after: Floats) -> bool:
+    """Whether all that had been gained is lost, and no longer made good."""
+    late = after[len(after) // 2 :]
+    if len(after) < STANDS * len(curve) or float(late.min()) < curve.start:
+        return False
+    before, then = (median(part) - curve.start for part in np.array_split(late, 2))
+    return then > FALLS * before
+
+
 def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     """Whether it was near its floor again after it had left, or is on its way: it swings, or a spike is not over."""
     after = curve.smoothed[onset_at:]
     away = np.flatnonzero(after >= curve.floor + 0.5 * risen)
     if len(away) and float(after[away[0] :].min()) < curve.floor + 0.35 * risen:
         return True
-    if len(after) >= STANDS * len(curve) and float(after[len(after) // 2 :].min()) >= curve.start:
-        return False  # all that had been gained is lost, and it stands there
+    if _stands_above(curve, after):
+        return False
     highest = float(curve.values[onset_at:].max())
     since = after[int(np.argmax(after)) :]
     late = curve.values[-max(4, len(since) // 2) :]
