@@ -31,9 +31,8 @@ level of any game."""
 PLAYS, SWIFT = 20.0, 0.12
 """Times the noise of a step, and part of the run: what is played against another network is lost by less, or takes
 longer."""
-STANDS, FALLS = 0.3, 0.5
-"""Part of the run, of which a loss stands half above its start: however high it was thrown, it is not on its way; but
-where so much of what it is above is gone by the end."""
+STANDS: Final = 0.3
+"""Part of the run, of which a loss stands half above its start: however high it was thrown, it is not on its way."""
 LASTS: Final = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -165,12 +164,12 @@ def _left_at(curve: Curve, floor_at: int, threshold: float) -> int:
 
 
 def _stands_above(curve: Curve, after: Floats) -> bool:
-    """Whether all that had been gained is lost, and no longer made good."""
+    """Whether all that had been gained is lost, and the loss falls by less than that from there to the end."""
     late = after[len(after) // 2 :]
     if len(after) < STANDS * len(curve) or float(late.min()) < curve.start:
         return False
-    before, then = (median(part) - curve.start for part in np.array_split(late, 2))
-    return then > FALLS * before
+    before, then = map(median, np.array_split(late, 2))
+    return before - then < curve.start - curve.floor
 
 
 def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
