@@ -165,3 +165,16 @@ def test_labels_that_contradict_the_nearest_rows_are_said_so() -> None:
     facts = {"task": "classification", "targets": DIGITS, "counting": {"labels": counting}}
     [finding] = [one for one in RULES["label-noise"](case_of(loss, facts=facts)) if isinstance(one, Finding)]
     assert "asking the nearest rows tells 45.0%" in finding.evidence[0].text
+
+
+@pytest.mark.parametrize(("surest", "expected"), [([0.055, 0.099], None), ([0.12, 0.13], "warning")])
+def test_a_hard_table_errs_most_where_the_nearest_rows_are_of_several_classes(
+    surest: list[float], expected: str | None
+) -> None:
+    """Three classes of clusters that overlap, of which a model tells 92 %: no label is wrong."""
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b", "c"], "counts": [1900, 1100, 1000]},
+        "counting": {"labels": of_rows(0.81, 0.8, majority=0.48, sure_errors=surest)},
+    }
+    assert severity(case_of(falling(300, start=1.1, floor=0.3), facts=facts), "label-noise") == expected
