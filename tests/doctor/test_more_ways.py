@@ -178,3 +178,22 @@ def test_a_hard_table_errs_most_where_the_nearest_rows_are_of_several_classes(
         "counting": {"labels": of_rows(0.81, 0.8, majority=0.48, sure_errors=surest)},
     }
     assert severity(case_of(falling(300, start=1.1, floor=0.3), facts=facts), "label-noise") == expected
+
+
+@pytest.mark.parametrize(
+    ("reached", "elsewhere", "expected"), [(0.999, 0.85, None), (0.9, 0.85, "warning"), (0.999, 0.93, "warning")]
+)
+def test_a_model_that_is_always_right_shows_that_the_nearest_rows_err(
+    reached: float, elsewhere: float, expected: str | None
+) -> None:
+    """Unless validation labels are right, and those of training are not."""
+    counting = of_rows(0.85, elsewhere, majority=0.5, sure_errors=[0.09, 0.12], validation_texts=2000)
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b"], "counts": [2000, 2000]},
+        "counting": {"labels": counting},
+        "validation": {"documents": 2000},
+    }
+    case = case_of(falling(300, start=0.7, floor=0.1), facts=facts)
+    case.history.add("validation/accuracy", np.arange(20, 301, 20), np.full(15, reached))
+    assert severity(case, "label-noise") == expected

@@ -94,8 +94,21 @@ def _is_right_elsewhere(case: Case, errors: float) -> bool:
     accuracy, number = Curve.of(case.evaluated("validation/accuracy")), judged_answers(case)
     if accuracy is None or not number or any(True for _ in better_elsewhere(case)):
         return False
-    most = 1.0 - errors
-    return float(median(accuracy.values[-3:])) > most + max(BETTER, 4.0 * error_of_share(most, number))
+    reached, most, half = float(median(accuracy.values[-3:])), 1.0 - errors, 1.0 - 0.5 * errors
+    if reached > half + 4.0 * error_of_share(half, number) and _errs_alike(case, errors):
+        return True  # half of these errors at least are of counting
+    return reached > most + max(BETTER, 4.0 * error_of_share(most, number))
+
+
+def _errs_alike(case: Case, errors: float) -> bool:
+    """Whether counting errs as often on validation texts, as it does not where so many training labels are wrong and
+    those are right."""
+    right, elsewhere = (case.number("counting", "labels", name) for name in ("accuracy", "validation_accuracy"))
+    texts, judged = independent(case), independent(case, "validation_")
+    if right is None or elsewhere is None or not texts or not judged:
+        return False
+    spread = math.hypot(error_of_share(right, texts), error_of_share(elsewhere, judged))
+    return elsewhere - right + 2.0 * spread < 0.5 * errors
 
 
 def better_elsewhere(case: Case) -> Iterator[Evidence]:
