@@ -37,20 +37,21 @@ def late(rate: float, stood: int, *, warmup: float = 0.0, optimizer: str = "adam
         (late(0.03, 50), "warning"),
         (late(0.03, 0), None),
         (late(0.002, 50), None),
+        (late(0.018, 50), None),
         (late(0.03, 50, warmup=0.1), None),
         (late(0.03, 50, optimizer="sgd"), None),
         (late(0.03, 390), None),
     ],
-    ids=["late", "at once", "at a usual rate", "with a warm-up", "plain descent", "never"],
+    ids=["late", "at once", "at a usual rate", "at nine times it", "with a warm-up", "plain descent", "never"],
 )
 def test_a_run_that_begins_to_learn_late_at_many_times_the_usual_rate(case: Case, expected: str | None) -> None:
     assert severity(case, "missing-warmup") == expected
 
 
 @pytest.mark.parametrize(
-    ("placement", "rate", "expected"), [("post", 0.015, "warning"), ("pre", 0.015, None), ("post", 0.003, None)]
+    ("placement", "rate", "expected"), [("post", 0.015, "info"), ("pre", 0.015, None), ("post", 0.003, None)]
 )
-def test_layers_that_normalize_behind_their_sums_need_a_warm_up(
+def test_layers_that_normalize_behind_their_sums_often_need_a_warm_up(
     placement: str, rate: float, expected: str | None
 ) -> None:
     config = ADAM | {"optimizer.learning_rate": rate, "model.norm.placement": placement}
@@ -67,6 +68,15 @@ def test_a_loss_that_stands_above_its_start_has_left_however_high_it_was_thrown(
     loss[60:75] = 130.0 * 0.7 ** np.arange(15) + end
     case = case_of(loss + 0.1 * noise_of(500), rates=cosine(500))
     assert severity(case, "divergence") == expected
+
+
+@pytest.mark.parametrize(("stands", "expected"), [(False, None), (True, "error")])
+def test_a_loss_that_is_still_made_good_has_not_left(stands: bool, expected: str | None) -> None:
+    """Thrown to a hundred times its start at a seventh of the run, it is nearly back at the end; or stands above it
+    for long."""
+    thrown = 130.0 * 0.7 ** np.arange(340) + 0.2 if stands else 130.0 * np.exp(-np.arange(340) / 45)
+    loss = np.concatenate([falling(60, start=1.4, floor=1.0, noise=0.0), thrown + 1.3]) + 0.05 * noise_of(400)
+    assert severity(case_of(loss, rates=cosine(400)), "divergence") == expected
 
 
 @pytest.mark.parametrize(
@@ -166,12 +176,14 @@ def of_rows(accuracy: float, validation: float, **changes: Any) -> dict[str, Any
         (of_rows(0.11, 0.1), True),
         (of_rows(0.27, 0.09), True),
         (of_rows(0.27, 0.27), False),
+        (of_rows(0.35, 0.33, majority=0.25, validation_texts=100), False),
         (of_rows(0.5, 0.1), False),
         (of_rows(0.27, 0.09, by="runs of tokens"), False),
         (of_rows(0.8, 0.72, majority=0.72), False),
     ],
 )
 def test_rows_that_were_drawn_together_tell_nothing_elsewhere(counting: dict[str, Any], nothing: bool) -> None:
+    """Not where validation rows are too few to tell that from a hard table, as 33 % of 100 right is of 35 %."""
     assert tells_nothing(counting) is nothing
     assert (lucky(counting) > 4.0) is (nothing and counting["by"] == "the nearest rows")
 
@@ -194,3 +206,35 @@ def test_labels_that_contradict_the_nearest_rows_are_said_so() -> None:
     facts = {"task": "classification", "targets": DIGITS, "counting": {"labels": counting}}
     [finding] = [one for one in RULES["label-noise"](case_of(loss, facts=facts)) if isinstance(one, Finding)]
     assert "asking the nearest rows tells 45.0%" in finding.evidence[0].text
+
+
+@pytest.mark.parametrize(("surest", "expected"), [([0.055, 0.099], None), ([0.12, 0.13], "warning")])
+def test_a_hard_table_errs_most_where_the_nearest_rows_are_of_several_classes(
+    surest: list[float], expected: str | None
+) -> None:
+    """Three classes of clusters that overlap, of which a model tells 92 %: no label is wrong."""
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b", "c"], "counts": [1900, 1100, 1000]},
+        "counting": {"labels": of_rows(0.81, 0.8, majority=0.48, sure_errors=surest)},
+    }
+    assert severity(case_of(falling(300, start=1.1, floor=0.3), facts=facts), "label-noise") == expected
+
+
+@pytest.mark.parametrize(
+    ("reached", "elsewhere", "expected"), [(0.999, 0.85, None), (0.9, 0.85, "warning"), (0.999, 0.93, "warning")]
+)
+def test_a_model_that_is_always_right_shows_that_the_nearest_rows_err(
+    reached: float, elsewhere: float, expected: str | None
+) -> None:
+    """Unless validation labels are right, and those of training are not."""
+    counting = of_rows(0.85, elsewhere, majority=0.5, sure_errors=[0.09, 0.12], validation_texts=2000)
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b"], "counts": [2000, 2000]},
+        "counting": {"labels": counting},
+        "validation": {"documents": 2000},
+    }
+    case = case_of(falling(300, start=0.7, floor=0.1), facts=facts)
+    case.history.add("validation/accuracy", np.arange(20, 301, 20), np.full(15, reached))
+    assert severity(case, "label-noise") == expected

@@ -52,11 +52,23 @@ def test_a_gradient_that_fades_while_the_run_learns_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "train", "expected"),
-    [(8.0, 4.0, "warning"), (8.0, 8.0, None), (2.0, 1.0, None), (70.0, 100.0, "info"), (300.0, 100.0, "warning")],
+    ("seconds", "train", "expected"),
+    [
+        ([1.0] * 8, 4.0, "warning"),
+        ([1.0] * 8, 8.0, None),
+        ([0.25] * 8, 1.0, None),
+        ([7.0] * 10, 100.0, "info"),
+        ([30.0] * 10, 100.0, "warning"),
+        ([8.0], 4.0, None),
+        ([30.0, *[0.2] * 10], 8.0, None),
+        ([300.0, *[0.2] * 10], 8.0, "info"),
+    ],
+    ids=["most", "half", "of no time", "much", "most of much", "one", "the first compiles", "that costs much"],
 )
-def test_a_run_that_rather_evaluates_than_trains(evaluation: float, train: float, expected: str | None) -> None:
+def test_a_run_that_rather_evaluates_than_trains(seconds: list[float], train: float, expected: str | None) -> None:
     case = case_of(falling(200), rates=cosine(200))
+    case.history.evaluation_seconds.extend(seconds)
+    evaluation = sum(seconds)
     split = {"start": 50.0, "evaluation": evaluation, "training": train}
     case.history.observe(RunEnded(200, "finished", "", None, None, None, evaluation + train, split))
     assert severity(case, "evaluation-bound") == expected

@@ -30,6 +30,9 @@ GROWS: Final = 2.4
 classes by few texts each, it is wrong where it is sure, too, and still far less often than where it is not."""
 TELLS_MUCH, GROWS_LITTLE = 0.5, 1.9
 """Where counting tells less than that, a hard task is hard in its surest answers, too."""
+SHARED: Final = 0.5
+"""Of all errors of asking the nearest rows, as a part of the answers: wrong labels lie as thickly where it is sure, and
+what is hard has more of them elsewhere, though its rows near each other are sure of what they cannot tell."""
 ONE_BY_ONE: Final = 0.8
 """Of tags, as how many independent ones they count: where these are fewer counting errs text by text, as where a tag
 hangs on what stands far from it, and wrong tags come one by one."""
@@ -41,9 +44,13 @@ def independent(case: Case, of: str = "") -> float | None:
     return case.number("counting", "labels", f"{of}texts") if answers is None else answers
 
 
+def _by_rows(case: Case) -> bool:
+    return case.fact("counting", "labels", "by") == "the nearest rows"
+
+
 def counting(case: Case) -> str:
     """What counts, in words: naive Bayes on runs of tokens, or the nearest rows."""
-    return "counting" if case.fact("counting", "labels", "by") != "the nearest rows" else "asking the nearest rows"
+    return "asking the nearest rows" if _by_rows(case) else "counting"
 
 
 def accuracy_of_counting(case: Case) -> float:
@@ -70,6 +77,8 @@ def sure_errors(case: Case) -> Iterator[Evidence]:
     grows = GROWS if told > TELLS_MUCH else GROWS_LITTLE
     if following / max(1.0 - following, 1e-9) > grows * surest / max(1.0 - surest, 1e-9):
         return  # of many errors no part can be 1.7 times as large
+    if _by_rows(case) and surest < SHARED * (1.0 - (case.number("counting", "labels", "accuracy") or 0.0)):
+        return
     if _is_right_elsewhere(case, surest):
         return
     text = (
@@ -85,8 +94,21 @@ def _is_right_elsewhere(case: Case, errors: float) -> bool:
     accuracy, number = Curve.of(case.evaluated("validation/accuracy")), judged_answers(case)
     if accuracy is None or not number or any(True for _ in better_elsewhere(case)):
         return False
-    most = 1.0 - errors
-    return float(median(accuracy.values[-3:])) > most + max(BETTER, 4.0 * error_of_share(most, number))
+    reached, most, half = float(median(accuracy.values[-3:])), 1.0 - errors, 1.0 - 0.5 * errors
+    if reached > half + 4.0 * error_of_share(half, number) and _errs_alike(case, errors):
+        return True  # half of these errors at least are of counting
+    return reached > most + max(BETTER, 4.0 * error_of_share(most, number))
+
+
+def _errs_alike(case: Case, errors: float) -> bool:
+    """Whether counting errs as often on validation texts, as it does not where so many training labels are wrong and
+    those are right."""
+    right, elsewhere = (case.number("counting", "labels", name) for name in ("accuracy", "validation_accuracy"))
+    texts, judged = independent(case), independent(case, "validation_")
+    if right is None or elsewhere is None or not texts or not judged:
+        return False
+    spread = math.hypot(error_of_share(right, texts), error_of_share(elsewhere, judged))
+    return elsewhere - right + 2.0 * spread < 0.5 * errors
 
 
 def better_elsewhere(case: Case) -> Iterator[Evidence]:

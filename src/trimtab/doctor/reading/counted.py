@@ -22,12 +22,13 @@ def tells_nothing(counting: object) -> bool | None:
     of_tags, majority = "answers" in counting, float(counting["majority"])
     texts, judged = (float(counting[of + ("answers" if of_tags else "texts")]) for of in ("", "validation_"))
     surest, quarter = float(counting["sure_errors"][0]), max(texts // 4, 1.0)
-    accuracy = float(counting["accuracy"])
-    if _by_rows(counting) and majority < 0.5 and accuracy < majority + MUCH:
+    accuracy, elsewhere = float(counting["accuracy"]), float(counting["validation_accuracy"])
+    chance = 3.0 * error_of_share(majority, max(judged, 1.0))
+    if _by_rows(counting) and majority < 0.5 and elsewhere + chance < accuracy < majority + MUCH:
         surest, accuracy = 1.0, majority  # rows that were drawn together may tell each other, and nothing elsewhere
     return (
         accuracy < majority + 3.0 * error_of_share(majority, texts)
-        and float(counting["validation_accuracy"]) < majority + 3.0 * error_of_share(majority, max(judged, 1.0))
+        and elsewhere < majority + chance
         # Where one class is most of all, being sure of it at the right places is all that can be told.
         and surest > 1.0 - majority - 3.0 * error_of_share(majority, quarter)
     )

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.reading.curves import Curve, resolution
+from trimtab.doctor.reading.curves import Curve, Floats, resolution
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.objectives import BLOWN, moved_by
 
@@ -163,14 +163,23 @@ def _left_at(curve: Curve, floor_at: int, threshold: float) -> int:
     return floor_at + int(below[-1])
 
 
+def _stands_above(curve: Curve, after: Floats) -> bool:
+    """Whether all that had been gained is lost, and the loss falls by less than that from there to the end."""
+    late = after[len(after) // 2 :]
+    if len(after) < STANDS * len(curve) or float(late.min()) < curve.start:
+        return False
+    before, then = map(median, np.array_split(late, 2))
+    return before - then < curve.start - curve.floor
+
+
 def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     """Whether it was near its floor again after it had left, or is on its way: it swings, or a spike is not over."""
     after = curve.smoothed[onset_at:]
     away = np.flatnonzero(after >= curve.floor + 0.5 * risen)
     if len(away) and float(after[away[0] :].min()) < curve.floor + 0.35 * risen:
         return True
-    if len(after) >= STANDS * len(curve) and float(after[len(after) // 2 :].min()) >= curve.start:
-        return False  # all that had been gained is lost, and it stands there
+    if _stands_above(curve, after):
+        return False
     highest = float(curve.values[onset_at:].max())
     since = after[int(np.argmax(after)) :]
     late = curve.values[-max(4, len(since) // 2) :]

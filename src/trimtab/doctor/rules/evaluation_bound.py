@@ -1,9 +1,9 @@
 """evaluation-bound: evaluations take a large part of the time.
 
 Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more; a
-    warning from 55 % on, of some seconds already, of a run that came to half of its steps. Of another trainer's
-    log, where no callback measured, a quarter, by what each took beside what a usual step took, however short the run
-    was.
+    warning from 55 % on, of some seconds already, of a run that came to half of its steps and of four
+    evaluations and more, the first of which counts no longer than a usual one. Of another trainer's log, where no
+    callback measured, a quarter, by what each took beside what a usual step took, however short the run was.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
@@ -39,7 +39,7 @@ GRAVE: Final = 0.25
 OF_ALL: Final = 0.4
 """The same, where only the time of all is known, in which much else lies."""
 FEWEST: Final = 4
-"""Evaluations of such a log."""
+"""Evaluations, of such a log, or that could be rarer."""
 SOUND: Final = 0.1
 """The part of the time that the remedies aim at."""
 
@@ -53,11 +53,21 @@ def check(case: Case) -> Iterator[Finding]:
         return
     whole, spent = sum(split.values()) - split.get("start", 0.0), split.get("evaluation", 0.0)
     # One that was cut off soon after an evaluation would have trained on.
-    most = spent >= MOST * whole and case.history.last_step >= 0.5 * case.planned_steps
-    if most and A_FEW_SECONDS <= spent < LEAST_SECONDS:
+    most = _is_most(case, spent, whole) and case.history.last_step >= 0.5 * case.planned_steps
+    if most and spent < LEAST_SECONDS:
         yield _finding(case, spent, whole, "warning")
     elif spent >= LEAST_SECONDS and spent >= MUCH * whole:
         yield _finding(case, spent, whole, "warning" if most else "info")
+
+
+def _is_most(case: Case, spent: float, whole: float) -> bool:
+    """Whether several evaluations took most of the time, without what the first took more than usual: it compiles, and
+    fills caches, however rare they are."""
+    seconds = np.array(case.history.evaluation_seconds)
+    if len(seconds) < FEWEST:
+        return False
+    first = max(float(seconds[0]) - median(seconds), 0.0)
+    return spent - first >= max(A_FEW_SECONDS, MOST * (whole - first))
 
 
 def _foreign(case: Case) -> Iterator[Finding]:

@@ -5,8 +5,9 @@ Looks for: a rate that does not rise (seven tenths of its height or more in the 
     is thrown up and down by much again and again, and that then falls quietly at the same high rate: later updates of
     the same size are sound. A loss that is thrown up a hundredfold need not come back to where it began: later updates
     undo most of those orders of magnitude. With post-norm layers and Adam, of which it is known that they need a
-    warm-up, also a loss that stands at what counting single tokens reaches, and a rate at four times the usual one.
-    With Adam at many times the usual rate a loss that hardly falls for a tenth of the run, and then does at that rate.
+    warm-up, also a loss that stands at what counting single tokens reaches, and, as a remark, a rate at four times the
+    usual one. With Adam at ten times the usual rate a loss that hardly falls for a tenth of the run, and then does at
+    that rate.
 Why it matters: in the first steps gradients are largest and Adam's second moments are known from a few of them, so that
     its first steps are as large as any in every direction; what they destroy may take most of the run to mend.
 Evidence: the rate of the first steps beside its peak, the loss before and after them, the gradient there, and when the
@@ -49,12 +50,14 @@ MOSTLY: Final = 0.6
 """Of those orders of magnitude, that are undone at a high rate."""
 TOO_HIGH: Final = 5.0
 """Times the usual rate: then the rate is too high, with or without a warm-up, unless the run learns at it later."""
+FAR_TOO_HIGH: Final = 10.0
+"""Times the usual rate: with less a small network that begins late is sound, and it is its task that begins so."""
 LATE: Final = 0.35
 """Of the whole descent, that a run has gained after its first tenth at most: it stood there."""
 LEARNS: Final = 0.4
 """Of the whole descent, that is gained while the rate is high: it is not the height that hinders it."""
 POST_NORM: Final = 4.0
-"""Times the usual rate, at which layers that normalize behind their sums need a warm-up."""
+"""Times the usual rate, at which layers that normalize behind their sums often need a warm-up."""
 
 
 class Damage(NamedTuple):
@@ -78,12 +81,13 @@ def check(case: Case) -> Iterator[Finding]:
         return
     usual, rate = sound_rate(case), learning_rate_in_use(case) or phases.peak
     times = 0.0 if usual is None or uses_adam(case) is False else rate / usual
-    late = _late(loss, phases) if times > TOO_HIGH else None
+    late = _late(loss, phases) if times > FAR_TOO_HIGH else None
     damage = late or _damage(loss, phases) or _blown_up(loss, phases) or _stuck(case, loss)
-    damage = damage or (_post_norm(loss, times) if case.setting("model.norm.placement") == "post" else None)
+    is_known = damage is None and case.setting("model.norm.placement") == "post"
+    damage = damage or (_post_norm(loss, times) if is_known else None)
     if damage is None:
         return
-    too_high = times > TOO_HIGH and not damage.only_early
+    is_remark = is_known or (times > TOO_HIGH and not damage.only_early)
     first = Evidence(
         "learning_rate",
         (rates.first_step, int(rates.steps[min(2, len(rates) - 1)])),
@@ -93,8 +97,8 @@ def check(case: Case) -> Iterator[Finding]:
     )
     yield Finding(
         "missing-warmup",
-        "info" if too_high else "warning",
-        0.5 if too_high else damage.confidence,
+        "info" if is_remark else "warning",
+        0.5 if is_remark else damage.confidence,
         damage.onset,
         f"the rate is at its full height from the first step, and {damage.cost}",
         (first, *damage.evidence, *_gradient(case, damage.onset, loss)),
@@ -120,12 +124,13 @@ def _late(loss: Curve, phases: Phases) -> Damage | None:
 
 
 def _post_norm(loss: Curve, times: float) -> Damage | None:
-    """A rate that is known to need a warm-up with layers that normalize behind their sums, whatever it cost."""
+    """A rate that is known to want a warm-up with layers that normalize behind their sums, whatever it cost: a few such
+    layers learned as much without, and more."""
     if times < POST_NORM:
         return None
     text = f"the layers normalize behind their sums, and the rate is {times:.1f} times what is usual at this size"
     evidence = Evidence("learning_rate", (loss.first_step, loss.last_step), times, POST_NORM, text)
-    return Damage(loss.first_step, [evidence], 0.6, "post-norm layers need a warm-up there", only_early=True)
+    return Damage(loss.first_step, [evidence], 0.5, "post-norm layers often need a warm-up there")
 
 
 def _damage(loss: Curve, phases: Phases) -> Damage | None:
