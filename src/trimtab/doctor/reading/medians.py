@@ -67,6 +67,16 @@ def is_median_at_most(values: Floats, bound: float) -> bool:
     return median(values) <= bound if low == half and len(values) % 2 == 0 else low > half
 
 
+def are_medians_at_most(rows: Floats, bounds: Floats) -> NDArray[np.bool_]:
+    """The same of each row and its bound [N]."""
+    width = rows.shape[1]
+    low = np.count_nonzero(rows <= bounds[:, np.newaxis], axis=1)
+    most = low > width // 2
+    for at in np.flatnonzero(low == width // 2).tolist() if width % 2 == 0 else ():
+        most[at] = median(rows[at]) <= bounds[at]
+    return most
+
+
 def medians(rows: Floats) -> Floats:
     """The median of each row [N]."""
     width = rows.shape[1]

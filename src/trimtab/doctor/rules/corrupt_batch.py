@@ -171,16 +171,33 @@ def _witness(case: Case, series: Series) -> bool:
         return False
     if float(values[begin:].max()) <= ALONE * float(values[max(begin - 7, 0) :].min()):
         return False  # nowhere
-    whole = len(curve) == len(series)
-    loss = (series.mean - (curve.running_median(15) if whole else running_median(series.mean, 15)))[begin:]
-    if not np.isfinite(loss).any():
-        return False
-    at = int(np.nanargmax(loss))
+    if len(curve) == len(series):
+        at = _farthest(curve, begin) - begin
+    else:
+        loss = (series.mean - running_median(series.mean, 15))[begin:]
+        if not np.isfinite(loss).any():
+            return False
+        at = int(np.nanargmax(loss))
     near = values[begin + at - 7 : begin + at + 8]
     if len(near) == 15 and values[begin + at] / max(median(near), 1e-12) <= ALONE:
         return False  # as nearly always, without the others
     late = (values / np.maximum(running_median(values, 15), 1e-12))[begin:]
     return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
+
+
+def _farthest(curve: Curve, begin: int) -> int:
+    """Where, from the index `begin` on, a loss is farthest above its running median over 15, which is nowhere below
+    the lowest of medians of 5: only what is high above these may be."""
+    values, half = curve.values, 7
+    top = begin + int(values[begin:].argmax())
+    lowest = float(curve.running_median(5)[begin - half :].min())
+
+    def height(at: int) -> float:
+        first = max(0, at - 3 * half)
+        return float(values[at] - running_median(values[first : at + 3 * half], 2 * half + 1)[at - first])
+
+    may = begin + np.flatnonzero(values[begin:] - lowest >= height(top))
+    return max(may.tolist(), key=height)
 
 
 def _period(case: Case, places: NDArray[np.int64]) -> int | None:
