@@ -60,10 +60,10 @@ def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:
 
 def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
     """What one rule says of `case`, before causes are put before what they explain."""
-    tasks, signals = CODES[code].tasks, CODES[code].signals
-    if tasks and (task := case.fact("task")) is not None and task not in tasks:
+    known = CODES[code]
+    if known.tasks and (task := case.fact("task")) is not None and task not in known.tasks:
         return
-    if missing := [signal for signal in signals if not is_there(case, signal)]:
+    if missing := [signal for signal in known.signals if not is_there(case, signal)]:
         yield Withheld(code, tuple(missing))
         return
     if code in LEVELS and (beside := moved_by(case)) is not None:

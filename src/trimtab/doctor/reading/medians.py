@@ -177,7 +177,8 @@ def _near(values: NDArray[np.number[Any]], at: int) -> tuple[NDArray[np.number[A
         sample = np.sort(values[::_APART])
         place, spread = at // _APART, int(_SPREAD * math.sqrt(len(sample))) + 1
         low, high = sample[max(place - spread, 0)], sample[min(place + spread, len(sample) - 1)]
-        below, near = int(np.count_nonzero(values < low)), values[(values >= low) & (values <= high)]
+        lower = values < low
+        below, near = int(np.count_nonzero(lower)), values.compress(lower ^ (values <= high))
         if below <= at and at + 1 < below + len(near):
             near.sort()
             return near, below

@@ -29,6 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.bumps import bump_beside_training, bump_in_evaluations, not_in_evaluations, of_one_answer
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import is_median_at_most
 from trimtab.doctor.reading.restarts import by_plan, raised_before
 from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
 from trimtab.doctor.reading.thrown import thrown_once
@@ -244,5 +245,8 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
     curve = Curve.of(norms)
     if curve is None or (part := curve.between(*steps)) is None:
         return ""
-    usual, largest = curve.median, float(part.values.max())
+    largest = float(part.values.max())
+    if not is_median_at_most(curve.values, largest / 2.999):
+        return ""  # as most often, without the median itself
+    usual = curve.median
     return f", and the gradient norm to {largest / usual:.0f} times its usual size" if largest > 3 * usual > 0 else ""
