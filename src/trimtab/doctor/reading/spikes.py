@@ -167,9 +167,7 @@ def _spans(
         while last + 1 < len(high) and high[last + 1]:
             last += 1
         height = float(values[index : last + 1].max()) - level
-        over = over_at(
-            curve, slice(index, index + len(high) // 3), last + 1, level + max(three_errors, 0.25 * height)
-        )
+        over = over_at(curve, slice(index, index + len(high) // 3), last + 1, level + max(three_errors, 0.25 * height))
         if over is not None:
             last = max(last, over - 1)
             after = curve.values[last + 1 : last + 1 + width]
