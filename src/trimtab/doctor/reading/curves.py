@@ -314,12 +314,11 @@ def local_noise(values: Floats, width: int, places: Steps | None = None, whole: 
         return noise
     differences = values[1:] - values[:-1]
     # The differences of the window that ends at `i - 1` do not contain the value at `i`.
-    begins = np.maximum(np.arange(len(values)) - width - 1, 0)
     if places is None or len(places) > len(values) // 8:
-        around = sliding_deviation(differences, width)[begins]
         places = np.arange(len(values))
+        around = sliding_deviation(differences, width)[np.maximum(places - width - 1, 0)]
     else:
-        around = deviations(windows(differences, width)[begins[places]])
+        around = deviations(windows(differences, width)[np.maximum(places - width - 1, 0)])
     noise[places] = np.maximum(NORMAL * around / np.sqrt(2), whole)
     return noise
 

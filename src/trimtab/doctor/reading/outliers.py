@@ -42,11 +42,11 @@ def outliers_of(
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
     least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
-    next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
-    after_next = np.append(next_excess[1:], 0.0)
-    alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
-    high = (excess > ease * least) & alone & finite
+    high = (excess > ease * least) & finite
     high[: max(8, len(filled) // 50)] = False
+    beside, places = np.concatenate([excess, [0.0, 0.0]]), np.flatnonzero(high)
+    for other in (places - 1, places + 1, places + 2):
+        high[places] &= beside[other] < 0.3 * excess[places]
     noise = curve.local_noise(2 * width, np.flatnonzero(high))  # of all others it is not asked
     high &= excess > ease * np.maximum(NOISES * noise, least)
     # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
