@@ -13,6 +13,7 @@ from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import beaten_by, summarize, unit_of
 from trimtab.doctor.reading.objectives import LEVELS, moved_by
+from trimtab.doctor.reading.once import once
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
@@ -81,6 +82,7 @@ def _no_louder_than_sure(finding: Finding) -> Finding:
     return replace(finding, severity="info") if unsure else finding
 
 
+@once
 def is_there(case: Case, signal: str) -> bool:
     """Whether a signal was logged: a metric, `layer/*/<metric>`, `facts.<path>`, or `one or another`."""
     if case.history.has(signal):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ NEAR, CREPT = 4, 0.3
 """Values before a spike, and the part of its height that half of them have where it crept up."""
 BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
+FEW: Final = 8
+"""Single values that are quicker looked at one by one."""
 SMOOTH: Final = 5
 """Values whose median tells that the loss is back."""
 NEARBY: Final = 64
@@ -184,7 +187,7 @@ def _lone(
     width = width_before(curve)
     num = max(len(high) - width, 0)
     places = np.flatnonzero(high[:num] & ~high[1 : num + 1])
-    if not len(places):
+    if len(places) < FEW:
         return {}
     level = usual[places]
     height = values[places] - level
@@ -228,7 +231,7 @@ def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
 def _merged(spikes: list[Spike]) -> list[Spike]:
     """Those that overlap joined into one: the longest stretch, the greatest height."""
     merged: list[Spike] = []
-    for spike in sorted(spikes, key=lambda one: one[:4]):
+    for spike in sorted(spikes, key=itemgetter(slice(4))):
         if merged and spike.first <= merged[-1].last + 2:
             old = merged.pop()
             higher = max(old, spike, key=lambda one: one.height)

@@ -85,8 +85,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if again is None and not _samples(case, set(steps[places].tolist())):
         # Nothing traces it to its batch: where weights are unsteady, they may have done it.
-        places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
-        places = places[~np.isin(places, lasting_places(case, series, places, usual))]
+        for doubtful in (unsteady_places(case, series.steps, places), lasting_places(case, series, places, usual)):
+            left_out = set(doubtful.tolist())
+            places = np.array([place for place in places.tolist() if place not in left_out], np.int64)
         if not len(places):
             return
     onset = int(steps[places[0]]) - (every - 1 if case.target == "huggingface" else 0)  # which logs means
@@ -187,17 +188,16 @@ def _witness(case: Case, series: Series) -> bool:
 
 def _farthest(curve: Curve, begin: int) -> int:
     """Where, from the index `begin` on, a loss is farthest above its running median over 15, which is nowhere below
-    the lowest of medians of 5: only what is high above these may be."""
-    values, half = curve.values, 7
-    top = begin + int(values[begin:].argmax())
-    lowest = float(curve.running_median(5)[begin - half :].min())
+    the lowest of the medians of the three fives in it: only where it is so far above that may it be."""
+    smooth = curve.running_median(5)
+    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
+    most = (curve.values - np.minimum(np.minimum(beside[:-10], beside[10:]), smooth))[begin:]
 
-    def height(at: int) -> float:
-        first = max(0, at - 3 * half)
-        return float(values[at] - running_median(values[first : at + 3 * half], 2 * half + 1)[at - first])
+    def heights(places: NDArray[np.int64]) -> NDArray[np.float64]:
+        return curve.values[places] - running_median(curve.values, 15, places)
 
-    may = begin + np.flatnonzero(values[begin:] - lowest >= height(top))
-    return max(may.tolist(), key=height)
+    may = begin + np.flatnonzero(most >= heights(np.array([begin + int(most.argmax())])))
+    return int(may[int(heights(may).argmax())])
 
 
 def _period(case: Case, places: NDArray[np.int64]) -> int | None:

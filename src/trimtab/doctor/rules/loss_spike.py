@@ -77,7 +77,8 @@ def check(case: Case) -> Iterator[Finding]:
     highest = max(spike.height for spike in spikes)
     longest = max(spike.last - spike.first + 1 for spike in spikes)
     part = highest / curve.descent if curve.descent > 0 else float("inf")
-    spans = [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes]
+    firsts, lasts = (curve.steps[[spike[end] for spike in spikes]].tolist() for end in (0, 1))
+    spans = list(zip(firsts, lasts, strict=True))
     raised, changes = raised_before(Curve.of(case.history.get("learning_rate")), spans), ""
     if raised is not None:
         changes = f"it had risen {raised[1] / raised[0]:.0f}-fold, from {raised[0]:.2g} to {raised[1]:.2g}"
