@@ -22,6 +22,8 @@ Number = TypeVar("Number", float, Floats)
 
 _FEW: Final = 64
 """Values that are quicker sorted as a list."""
+_SORTED: Final = 256
+"""Values in a row up to which numpy sorts without parting them first, in half of the time for each."""
 _MANY, _APART, _SPREAD = 800, 16, 1.25
 """Values of which a sample tells where the middle is; the distance of those in it; and how far around it is looked, in
 square roots of their number."""
@@ -82,6 +84,9 @@ def medians(rows: Floats) -> Floats:
     width = rows.shape[1]
     if width in (3, 5):
         return _of_few([*rows.T])
+    if _SORTED < width <= 2 * _SORTED:
+        lower, upper = _middles_of_halves(rows)
+        return lower if width % 2 else (lower + upper) / 2
     half = width // 2
     ordered = np.sort(rows, axis=1)
     upper, last = ordered[:, half], ordered[:, -1]
@@ -103,6 +108,8 @@ def quantiles(rows: Floats, part: float) -> Floats:
     place = (rows.shape[1] - 1) * part
     at = int(place)
     share = place - at
+    if part == 0.5 and _SORTED < rows.shape[1] <= 2 * _SORTED:
+        return _between(*_middles_of_halves(rows), share)
     parts = np.partition(rows, at, axis=1)
     below: Floats = parts[:, at]
     if at + 1 == rows.shape[1]:
@@ -183,6 +190,20 @@ def _near(values: NDArray[np.number[Any]], at: int) -> tuple[NDArray[np.number[A
             near.sort()
             return near, below
     return np.sort(values), 0
+
+
+def _middles_of_halves(rows: Floats) -> tuple[Floats, Floats]:
+    """The values next below and above the middle of each row; odd: the one in it, and the next above.
+
+    Of two halves in order, the one forwards beside the other backwards, the lower of each pair are the lower half of all.
+    """
+    num, width = rows.shape
+    half = (width + 1) // 2
+    halves = np.full((2, num, half), np.inf)
+    halves[0], halves[1, :, : width - half] = rows[:, :half], rows[:, half:]
+    halves.sort(axis=2)
+    one, other = halves[0], halves[1, :, ::-1]
+    return np.minimum(one, other).max(axis=1), np.maximum(one, other).min(axis=1)
 
 
 def _of_few(columns: list[Floats]) -> Floats:

@@ -21,6 +21,7 @@ Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spike
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -74,8 +75,8 @@ def check(case: Case) -> Iterator[Finding]:
         yield _as_planned(case, curve, planned)
         return
     spikes = others
-    highest = max(spike.height for spike in spikes)
-    longest = max(spike.last - spike.first + 1 for spike in spikes)
+    highest = max([spike.height for spike in spikes])
+    longest = max([spike.last - spike.first + 1 for spike in spikes])
     part = highest / curve.descent if curve.descent > 0 else float("inf")
     firsts, lasts = (curve.steps[[spike[end] for spike in spikes]].tolist() for end in (0, 1))
     spans = list(zip(firsts, lasts, strict=True))
@@ -210,7 +211,7 @@ def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, 
     """Where the highest were, and how high."""
     norms = case.history.get("grad_norm")
     evidence = []
-    for spike in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
+    for spike in sorted(spikes, key=attrgetter("height"), reverse=True)[:MOST_SHOWN]:
         first, last, height, usual = spike[:4]
         steps = int(curve.steps[first]), int(curve.steps[last])
         evidence.append(
