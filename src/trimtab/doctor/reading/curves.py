@@ -194,7 +194,7 @@ class Curve:
         """The smoothed value at a step, interpolated."""
         return float(self.along(np.array([step]))[0])
 
-    def along(self, steps: NDArray[np.number[Any]]) -> Floats:
+    def along(self, steps: Floats | Steps) -> Floats:
         """The same at many; of a long curve only its values next to these are smoothed."""
         if len(self) < MANY or len(steps) > len(self) // MANY_TO_SMOOTH or not self._in_order:
             return np.interp(steps, self.steps, self.smoothed)

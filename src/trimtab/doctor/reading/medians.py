@@ -73,7 +73,7 @@ def are_medians_at_most(rows: Floats, bounds: Floats) -> NDArray[np.bool_]:
     """The same of each row and its bound [N]."""
     width = rows.shape[1]
     low = np.count_nonzero(rows <= bounds[:, np.newaxis], axis=1)
-    most = low > width // 2
+    most: NDArray[np.bool_] = low > width // 2
     for at in np.flatnonzero(low == width // 2).tolist() if width % 2 == 0 else ():
         most[at] = median(rows[at]) <= bounds[at]
     return most
@@ -160,12 +160,17 @@ def deviations(rows: Floats) -> Floats:
 
 def growing_median(values: Floats) -> Floats:
     """The median of the first value, of the first two, and so on [N]."""
+    numbers: list[float] = values.tolist()
     window: list[float] = []
     result: list[float] = []
-    for num, value in enumerate(values.tolist(), 1):
-        insort(window, value)
-        half = num // 2
-        result.append(window[half] if num % 2 else (window[half - 1] + window[half]) / 2)
+    for half, (odd, even) in enumerate(zip(numbers[::2], numbers[1::2], strict=False)):
+        insort(window, odd)
+        result.append(window[half])
+        insort(window, even)
+        result.append((window[half] + window[half + 1]) / 2)
+    if len(numbers) % 2:
+        insort(window, numbers[-1])
+        result.append(window[len(numbers) // 2])
     return np.array(result)
 
 
@@ -195,7 +200,7 @@ def _near(values: NDArray[np.number[Any]], at: int) -> tuple[NDArray[np.number[A
 def _middles_of_halves(rows: Floats) -> tuple[Floats, Floats]:
     """The values next below and above the middle of each row; odd: the one in it, and the next above.
 
-    Of two halves in order, the one forwards beside the other backwards, the lower of each pair are the lower half of all.
+    Of two halves in order, one forwards beside the other backwards, the lower of each pair are the lower half of all.
     """
     num, width = rows.shape
     half = (width + 1) // 2

@@ -129,13 +129,13 @@ def _is_usual(curve: Curve, spike: Spike) -> bool:
     row are chance. Those in a stretch that is high are not single."""
     elsewhere = np.ones(len(curve), np.bool_)
     elsewhere[: min(max(8, len(curve) // 8), spike.first)] = elsewhere[spike.first : spike.last + 1] = False
-    half, num, width = 0.5 * spike.height, np.count_nonzero(elsewhere), width_before(curve)
+    half, num, width = 0.5 * spike.height, int(np.count_nonzero(elsewhere)), width_before(curve)
     # So few may lie so high at most, by what the level is nowhere below, that the level itself need not be known.
     if np.count_nonzero(elsewhere & ~(curve.values - curve.below_trailing_median(width) <= half)) <= NOW_AND_THEN * num:
         return False
     excess = np.nan_to_num(curve.values - curve.trailing_median(width))
     single = (excess > half) & (running_median(excess, 5) < half)
-    return np.count_nonzero(single & elsewhere) / num > NOW_AND_THEN if num else False
+    return num > 0 and int(np.count_nonzero(single & elsewhere)) / num > NOW_AND_THEN
 
 
 def _reach(excess: Floats) -> tuple[float, float]:

@@ -39,7 +39,6 @@ from trimtab.doctor.reading.unsteady_steps import early_until
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.doctor.rules.unshuffled_data import comes_again
 from trimtab.runs import format
-from trimtab.runs.history import Series
 
 FEWEST: Final = 24
 MOST_SHOWN: Final = 5
@@ -78,8 +77,8 @@ def check(case: Case) -> Iterator[Finding]:
     highest = max([spike.height for spike in spikes])
     longest = max([spike.last - spike.first + 1 for spike in spikes])
     part = highest / curve.descent if curve.descent > 0 else float("inf")
-    firsts, lasts = (curve.steps[[spike[end] for spike in spikes]].tolist() for end in (0, 1))
-    spans = list(zip(firsts, lasts, strict=True))
+    ends = curve.steps[[(spike.first, spike.last) for spike in spikes]]
+    spans: list[tuple[int, int]] = [(first, last) for first, last in ends.tolist()]
     raised, changes = raised_before(Curve.of(case.history.get("learning_rate")), spans), ""
     if raised is not None:
         changes = f"it had risen {raised[1] / raised[0]:.0f}-fold, from {raised[0]:.2g} to {raised[1]:.2g}"
@@ -209,8 +208,7 @@ def _as_planned(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
 
 def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, ...]:
     """Where the highest were, and how high."""
-    norms = case.history.get("grad_norm")
-    evidence = []
+    norms, evidence = Curve.of(case.history.get("grad_norm")), []
     for spike in sorted(spikes, key=attrgetter("height"), reverse=True)[:MOST_SHOWN]:
         first, last, height, usual = spike[:4]
         steps = int(curve.steps[first]), int(curve.steps[last])
@@ -243,12 +241,11 @@ def _where(steps: tuple[int, int]) -> str:
     return f"at step {steps[0]:,}" if steps[0] == steps[1] else f"at steps {steps[0]:,} to {steps[1]:,}"
 
 
-def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
-    curve = Curve.of(norms)
-    if curve is None or (part := curve.between(*steps)) is None:
+def _gradient(norms: Curve | None, steps: tuple[int, int]) -> str:
+    if norms is None or (part := norms.between(*steps)) is None:
         return ""
     largest = float(part.values.max())
-    if not is_median_at_most(curve.values, largest / 2.999):
+    if not is_median_at_most(norms.values, largest / 2.999):
         return ""  # as most often, without the median itself
-    usual = curve.median
+    usual = norms.median
     return f", and the gradient norm to {largest / usual:.0f} times its usual size" if largest > 3 * usual > 0 else ""
