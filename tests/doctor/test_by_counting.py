@@ -11,8 +11,8 @@ from trimtab.doctor.reading import spikes
 from trimtab.doctor.reading.by_counting import is_beyond_usual, is_quiet, may_rise
 from trimtab.doctor.reading.curves import Curve, local_noise
 from trimtab.doctor.reading.medians import is_median_at_most
+from trimtab.doctor.reading.outliers import farthest
 from trimtab.doctor.reading.spikes import spikes_of
-from trimtab.doctor.rules.corrupt_batch import _farthest
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -93,7 +93,7 @@ def test_lone_spikes_are_the_same_together_and_one_by_one(seed: int, monkeypatch
 def test_the_loss_that_is_farthest_above_its_median(seed: int) -> None:
     curve = rough(seed, 40 + 30 * seed)
     begin = len(curve) // 4
-    assert _farthest(curve, begin) == begin + int((curve.values - curve.running_median(15))[begin:].argmax())
+    assert farthest(curve, begin) == begin + int((curve.values - curve.running_median(15))[begin:].argmax())
 
 
 @pytest.mark.parametrize("num", range(6, 10))

@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from trimtab.doctor.reading.curves import Curve, below_trailing_median, running_median, trailing_median
-from trimtab.doctor.reading.medians import (
-    are_medians_at_most,
-    growing_median,
-    lower_quantile,
-    median,
-    medians,
-    quantile,
-    quantiles,
-    sliding_deviation,
-    sliding_median,
-    sliding_minimum,
-)
+from trimtab.doctor.reading.medians import are_medians_at_most, lower_quantile, median, medians, quantile, quantiles
+from trimtab.doctor.reading.sliding import growing_median, sliding_deviation, sliding_median, sliding_minimum
 
 
 @settings(max_examples=60, deadline=None)

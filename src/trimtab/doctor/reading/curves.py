@@ -14,18 +14,9 @@ from typing import Any, Final, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.medians import (
-    deviations,
-    growing_median,
-    lower_quantile,
-    median,
-    medians,
-    sliding_deviation,
-    sliding_median,
-    sliding_minimum,
-    windows,
-)
+from trimtab.doctor.reading.medians import deviations, lower_quantile, median, medians, windows
 from trimtab.doctor.reading.once import once
+from trimtab.doctor.reading.sliding import growing_median, sliding_deviation, sliding_median, sliding_minimum
 from trimtab.runs.history import Series
 
 FEW: Final = 24

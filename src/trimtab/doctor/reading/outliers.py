@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.medians import quantile
 from trimtab.runs.history import Series
 
@@ -62,3 +62,17 @@ def lone_bad(values: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.zeros_like(bad)
     alone: NDArray[np.bool_] = bad & ~np.append(bad[1:], True) & ~np.insert(bad[:-1], 0, True)
     return alone if (alone == bad).all() else np.zeros_like(bad)
+
+
+def farthest(curve: Curve, begin: int) -> int:
+    """Where, from the index `begin` on, a loss is farthest above its running median over 15, which is nowhere below
+    the lowest of the medians of the three fives in it: only where it is so far above that may it be."""
+    smooth = curve.running_median(5)
+    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
+    most = (curve.values - np.minimum(np.minimum(beside[:-10], beside[10:]), smooth))[begin:]
+
+    def heights(places: NDArray[np.int64]) -> NDArray[np.float64]:
+        return curve.values[places] - running_median(curve.values, 15, places)
+
+    may = begin + np.flatnonzero(most >= heights(np.array([begin + int(most.argmax())])))
+    return int(may[int(heights(may).argmax())])

@@ -148,10 +148,8 @@ def hump(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     rises = levels - lowest
     at = int(np.argmax(rises))
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    if (
-        rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at])))
-        and rise > 6 * Curve(steps, part.values[: size * (at + 1)]).error(size)  # of steps up to there
-    ):
+    least = max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at])))
+    if rise > least and rise > 6 * Curve(steps, part.values[: size * (at + 1)]).error(size):  # of steps up to there
         onset = int(steps[int(np.argmin(levels[: at + 1]))])
         begun = int(steps[max(int(np.argmin(levels[: at + 1])) - 1, 0)])
         if any(begun <= (start.resumed_from or 0) <= int(steps[at]) for start in case.history.starts[1:]):

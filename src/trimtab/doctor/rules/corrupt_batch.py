@@ -33,7 +33,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.medians import median
-from trimtab.doctor.reading.outliers import CLEAR, NOISES, lone_bad, outliers_of
+from trimtab.doctor.reading.outliers import CLEAR, NOISES, farthest, lone_bad, outliers_of
 from trimtab.doctor.reading.torn import Torn, torn_in
 from trimtab.doctor.reading.unsteady_steps import lasting_places, unsteady_places
 from trimtab.runs import format
@@ -173,7 +173,7 @@ def _witness(case: Case, series: Series) -> bool:
     if float(values[begin:].max()) <= ALONE * float(values[max(begin - 7, 0) :].min()):
         return False  # nowhere
     if len(curve) == len(series):
-        at = _farthest(curve, begin) - begin
+        at = farthest(curve, begin) - begin
     else:
         loss = (series.mean - running_median(series.mean, 15))[begin:]
         if not np.isfinite(loss).any():
@@ -184,20 +184,6 @@ def _witness(case: Case, series: Series) -> bool:
         return False  # as nearly always, without the others
     late = (values / np.maximum(running_median(values, 15), 1e-12))[begin:]
     return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
-
-
-def _farthest(curve: Curve, begin: int) -> int:
-    """Where, from the index `begin` on, a loss is farthest above its running median over 15, which is nowhere below
-    the lowest of the medians of the three fives in it: only where it is so far above that may it be."""
-    smooth = curve.running_median(5)
-    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
-    most = (curve.values - np.minimum(np.minimum(beside[:-10], beside[10:]), smooth))[begin:]
-
-    def heights(places: NDArray[np.int64]) -> NDArray[np.float64]:
-        return curve.values[places] - running_median(curve.values, 15, places)
-
-    may = begin + np.flatnonzero(most >= heights(np.array([begin + int(most.argmax())])))
-    return int(may[int(heights(may).argmax())])
 
 
 def _period(case: Case, places: NDArray[np.int64]) -> int | None:

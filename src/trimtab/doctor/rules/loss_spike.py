@@ -77,8 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
     highest = max([spike.height for spike in spikes])
     longest = max([spike.last - spike.first + 1 for spike in spikes])
     part = highest / curve.descent if curve.descent > 0 else float("inf")
-    ends = curve.steps[[(spike.first, spike.last) for spike in spikes]]
-    spans: list[tuple[int, int]] = [(first, last) for first, last in ends.tolist()]
+    spans = [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes]
     raised, changes = raised_before(Curve.of(case.history.get("learning_rate")), spans), ""
     if raised is not None:
         changes = f"it had risen {raised[1] / raised[0]:.0f}-fold, from {raised[0]:.2g} to {raised[1]:.2g}"
@@ -244,8 +243,7 @@ def _where(steps: tuple[int, int]) -> str:
 def _gradient(norms: Curve | None, steps: tuple[int, int]) -> str:
     if norms is None or (part := norms.between(*steps)) is None:
         return ""
-    largest = float(part.values.max())
-    if not is_median_at_most(norms.values, largest / 2.999):
+    if not is_median_at_most(norms.values, (largest := float(part.values.max())) / 2.999):
         return ""  # as most often, without the median itself
     usual = norms.median
     return f", and the gradient norm to {largest / usual:.0f} times its usual size" if largest > 3 * usual > 0 else ""
