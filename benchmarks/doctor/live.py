@@ -7,7 +7,8 @@ A replayed run tells eight metrics of every step and 48 values of layers in wind
 The lines of a window are made before, as the record makes them. Troubled: spikes, steps that scatter, heavy tails.
 Of 4,000 steps every bucket holds one, which is the most that there is to read.
 What else the machine does makes a consultation slower, never quicker: each run is replayed five times (`--rounds`), and
-of each consultation the quickest counts. Runs before them import what is needed.
+of each consultation the quickest counts. Runs before them import what is needed; what is kept of a plan from one
+consultation to the next is forgotten between runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from trimtab.control.doctor import MOST_TIMES
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import findings_of
 from trimtab.doctor.finding import Finding, Withheld
-from trimtab.doctor.reading.planned import planned_factor
+from trimtab.doctor.reading import planned
 from trimtab.events import Decision, EvaluationEnded, Event, RunStarted, StepsEnded
 from trimtab.runs.history import History
 from trimtab.runs.record import lines_of
@@ -64,7 +65,7 @@ def run_of(steps: int, *, troubled: bool, step_seconds: float) -> Iterator[Event
     started = RunStarted(0, 1, 0, None, steps, FACTS)
     history = History()
     history.observe(started)
-    factor = planned_factor(Case(history, SETTINGS))
+    factor = planned.planned_factor(Case(history, SETTINGS))
     assert factor is not None
     columns["learning_rate"] = 1e-3 * np.array([factor(step) for step in range(1, steps + 1)])
     columns["step_seconds"] = step_seconds * (1 + 0.01 * np.abs(random.normal(size=steps)))
@@ -118,6 +119,8 @@ def replay(steps: int, *, troubled: bool, step_seconds: float, acts: bool = Fals
     timed, lasted = Timed(Doctor(Tripwire(), Acts() if acts else None)), 0.0
     module.findings_of = timed.findings_of
     for event in run_of(steps, troubled=troubled, step_seconds=step_seconds):
+        if isinstance(event, RunStarted):
+            planned._plan.cache_clear()  # what run_of has asked of it, too
         if isinstance(event, StepsEnded):
             list(lines_of(event))
             lasted += float(event.per_step["step_seconds"].sum())

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.doctor.reading import spikes
 from trimtab.doctor.reading.by_counting import is_beyond_usual, is_quiet, may_rise
 from trimtab.doctor.reading.curves import Curve, local_noise
 from trimtab.doctor.reading.medians import is_median_at_most
+from trimtab.doctor.reading.outliers import farthest
 from trimtab.doctor.reading.spikes import spikes_of
 
 FINITE = st.floats(-1e6, 1e6)
@@ -71,6 +73,27 @@ def test_the_noise_of_a_place_is_known_once() -> None:
     assert (curve.local_noise(40, places) == expected).all()
     assert curve.noise_at(390, 40) == expected[390]
     assert curve.noise_at(100, 40) == local_noise(curve.values, 40)[100]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_lone_spikes_are_the_same_together_and_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, steps = np.random.default_rng(seed), np.arange(1, 1_501)
+    values = np.exp(-steps / 1_500) + 0.1 * random.normal(size=1_500)
+    for at in random.choice(1_490, 18, replace=False).tolist():
+        values[at : at + int(random.choice([1, 1, 1, 1, 2, 4]))] += random.uniform(4.0, 9.0)
+    found = []
+    for few in (0, 10_000):
+        monkeypatch.setattr(spikes, "FEW", few)
+        found.append([one[:5] for one in spikes_of(Curve(steps, values), values, buckets=bool(seed % 2))])
+    assert found[0] == found[1]
+    assert len(found[0]) >= 8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_loss_that_is_farthest_above_its_median(seed: int) -> None:
+    curve = rough(seed, 40 + 30 * seed)
+    begin = len(curve) // 4
+    assert farthest(curve, begin) == begin + int((curve.values - curve.running_median(15))[begin:].argmax())
 
 
 @pytest.mark.parametrize("num", range(6, 10))

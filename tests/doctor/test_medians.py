@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from trimtab.doctor.reading.curves import Curve, below_trailing_median, running_median, trailing_median
-from trimtab.doctor.reading.medians import (
-    growing_median,
-    lower_quantile,
-    median,
-    medians,
-    quantile,
-    quantiles,
-    sliding_deviation,
-    sliding_median,
-    sliding_minimum,
-)
+from trimtab.doctor.reading.medians import are_medians_at_most, lower_quantile, median, medians, quantile, quantiles
+from trimtab.doctor.reading.sliding import growing_median, sliding_deviation, sliding_median, sliding_minimum
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,6 +61,32 @@ def test_of_many_values_a_sample_tells_where_they_are(seed: int, num: int, part:
         assert quantile(some, part) == np.quantile(some, part)
         assert lower_quantile(some, part) == np.quantile(some, part, method="lower")
     assert np.isnan(median(np.where(np.arange(num) == num // 2, np.nan, values)))
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 256, 257, 400, 511, 512, 513])
+@pytest.mark.parametrize("digits", [0, 1, 16])
+def test_the_middles_of_rows_of_any_width(width: int, digits: int) -> None:
+    rows = np.round(np.random.default_rng(width).standard_t(2, (9, width)), digits)
+    assert medians(rows).tolist() == np.median(rows, axis=1).tolist()
+    assert quantiles(rows, 0.5).tolist() == np.quantile(rows, 0.5, axis=1).tolist()
+    bounds = np.median(rows, axis=1) + np.tile([-1e-9, 0.0, 1e-9], 3)
+    assert are_medians_at_most(rows, bounds).tolist() == [False, True, True] * 3
+    rows[1, width // 2], rows[2, : width // 3], rows[3, : width // 3] = np.nan, np.inf, -np.inf
+    assert np.array_equal(medians(rows), np.median(rows, axis=1), equal_nan=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), num=st.integers(700, 2_000), digits=st.sampled_from([1, 16]))
+def test_the_floor_and_a_few_places_of_a_smoothed_curve(seed: int, num: int, digits: int) -> None:
+    random = np.random.default_rng(seed)
+    steps = np.cumsum(random.integers(1, 4, num))
+    values = np.round(3.0 * np.exp(-np.arange(num) / num) + random.standard_t(2, num), digits)
+    curve, whole = Curve(steps, values), Curve(steps, values)
+    few = np.concatenate([random.uniform(-9.0, steps[-1] + 9.0, 20), steps[[0, -1, num // 2]]])
+    assert curve.floor == whole.smoothed.min()
+    assert curve.along(few).tolist() == np.interp(few, steps, whole.smoothed).tolist()
+    assert curve.along(few[3:9]).tolist() == curve.along(few)[3:9].tolist()
+    assert curve.at(float(few[0])) == np.interp(few[0], steps, whole.smoothed)
 
 
 @pytest.mark.parametrize("width", [3, 5, 6, 51, 199, 200])

@@ -47,8 +47,8 @@ def test_a_plan_is_the_same_along_steps_that_were_asked_for_before() -> None:
     plans = [planned_factor(case_of(falling(50), config={**config, "schedule.warmup": warmup})) for warmup in (1, 1.0)]
     for plan in plans:
         assert plan is not None
-        for steps in ([1, 2, 3], [1, 2, 3, 4, 50], [1, 2, 5], [7], [7, 1], [1, 2, 3, 4, 5, 6]):
-            assert plan.along(np.array(steps)).tolist() == [plan(step) for step in steps]
+        for steps in ([1, 2, 3], [1, 2, 3, 4, 50], [1, 2, 5], [], [7], [7, 1], [1, 2, 3, 4, 5, 6], [2, 4, 6, 8]):
+            assert plan.along(np.array(steps, np.int64)).tolist() == [plan(step) for step in steps]
         steps = np.array([1, 2, 3])
         given = plan.along(steps)
         with pytest.raises(ValueError, match="read-only"):

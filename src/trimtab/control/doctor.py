@@ -53,6 +53,7 @@ class Doctor:
         self._record: Path | None = None
         """Where the history is to be read from, until the first window of a branch is there."""
         self._facts: Mapping[str, Any] = {}
+        self._settings: Mapping[str, Any] = {}
         self._told: dict[str, int] = {}
         self._to_tell: list[dict[str, Any]] = []
         self._asked = -1
@@ -96,7 +97,7 @@ class Doctor:
         is_asked = self._is_time(event)
         if is_asked:
             self._times += 1
-            case = Case(self._history, settings_of(self._facts), self._facts)
+            case = Case(self._history, self._settings, self._facts)
             findings, _ = findings_of(case)
             self._to_tell = [finding_to_json(finding) for finding in findings if self._is_news(finding)]
             if self._acts is not None:
@@ -140,6 +141,7 @@ class Doctor:
         if self._acts is not None:
             self._acts.starts(event.step)
         self._facts = event.facts or self._facts
+        self._settings = settings_of(self._facts)
         self._asked, self._looked = min(self._asked, event.step), min(self._looked, event.step)
         self._every = event.total_steps // MOST_TIMES
         run = self._facts.get("run")

@@ -65,6 +65,8 @@ class Case:
         """A fact by its path, or None where it is not known."""
         value: Any = self.facts
         for key in path:
+            if value is None:
+                return None
             value = value.get(key) if type(value) is dict or isinstance(value, Mapping) else None
         return value
 

@@ -13,6 +13,7 @@ from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import beaten_by, summarize, unit_of
 from trimtab.doctor.reading.objectives import LEVELS, moved_by
+from trimtab.doctor.reading.once import once
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
@@ -60,10 +61,10 @@ def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:
 
 def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
     """What one rule says of `case`, before causes are put before what they explain."""
-    tasks, signals = CODES[code].tasks, CODES[code].signals
-    if tasks and (task := case.fact("task")) is not None and task not in tasks:
+    known = CODES[code]
+    if known.tasks and (task := case.fact("task")) is not None and task not in known.tasks:
         return
-    if missing := [signal for signal in signals if not is_there(case, signal)]:
+    if missing := [signal for signal in known.signals if not is_there(case, signal)]:
         yield Withheld(code, tuple(missing))
         return
     if code in LEVELS and (beside := moved_by(case)) is not None:
@@ -81,6 +82,7 @@ def _no_louder_than_sure(finding: Finding) -> Finding:
     return replace(finding, severity="info") if unsure else finding
 
 
+@once
 def is_there(case: Case, signal: str) -> bool:
     """Whether a signal was logged: a metric, `layer/*/<metric>`, `facts.<path>`, or `one or another`."""
     if case.history.has(signal):

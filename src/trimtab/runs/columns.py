@@ -79,13 +79,19 @@ class Columnizer:
         regular = bool((nums > 0).all())
         every_step = _ranges(firsts, nums) if regular else None
         for name, column in zip(self._names, zip(*self._rows, strict=True), strict=False):
-            kinds = set(map(type, column))
-            if every_step is None or (list in kinds and (len(kinds) > 1 or list(map(len, column)) != self._nums)):
+            if every_step is None:
                 self._add(name, *_of_mixed_parts(column, firsts, nums))
-            elif list in kinds:
-                self._add(name, every_step, _numbers(list(itertools.chain.from_iterable(column))))
-            else:
+            elif list not in (kinds := set(map(type, column))):
                 self._add(name, every_step, np.repeat(_numbers(column), nums))
+            else:
+                parts: Sequence[list[Any]] = column
+                if len(kinds) > 1:
+                    both = zip(column, self._nums, strict=True)
+                    parts = [part if type(part) is list else [part] * num for part, num in both]
+                if list(map(len, parts)) == self._nums:
+                    self._add(name, every_step, _numbers(list(itertools.chain.from_iterable(parts))))
+                else:
+                    self._add(name, *_of_mixed_parts(column, firsts, nums))
         for name, (last_steps, numbers) in self._values.items():
             self._add(name, np.array(last_steps, np.int64), _numbers(numbers))
         self._firsts, self._nums, self._rows, self._values = [], [], [], {}

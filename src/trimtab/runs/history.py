@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -280,7 +281,7 @@ class Layers:
         self._names: Sequence[str] = ()
         self._where: NDArray[np.int64] = np.empty(0, np.int64)
         """The columns of `_names`, which hardly ever change from one window to the next."""
-        self._steps: list[int] = []
+        self._steps = array("q")
         self._table_RC: Floats = np.empty((0, 0))
         """The windows' values in its first rows; what follows is room for more."""
         self._layers: dict[str, tuple[int, tuple[str, ...], list[int]]] = {}
@@ -298,7 +299,7 @@ class Layers:
             self._steps.pop()
         if len(self._steps) == LAYER_ROWS:
             kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, LAYER_ROWS)]
-            self._steps = [self._steps[index] for index in kept]
+            self._steps = array("q", [self._steps[index] for index in kept])
             self._table_RC[: len(kept)] = self._table_RC[kept]
         row = len(self._steps)
         rows, columns = self._table_RC.shape
@@ -514,15 +515,12 @@ class History:
 
     def get(self, *names: str) -> Series | None:
         """The first of `names` that was measured."""
-        series = self.series
-        for name in names:
-            if name in series:
-                return series[name]
-        return None
+        known = self.series
+        return next((known[name] for name in names if name in known), None) if names[1:] else known.get(names[0])
 
     def has(self, name: str) -> bool:
         """Whether a metric was measured; `layer/*/<metric>` asks for any layer's, by examinations, too."""
-        if name.startswith("layer/*/"):
-            metric = name.removeprefix("layer/*/")
-            return bool(self.series) and (self.layers.has(metric) or self.examined.has(metric))
-        return name in self.series
+        if name in self.series or not name.startswith("layer/*/"):
+            return name in self._series
+        metric = name.removeprefix("layer/*/")
+        return bool(self._series) and (self.layers.has(metric) or self.examined.has(metric))

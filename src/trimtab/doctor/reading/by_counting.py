@@ -68,6 +68,6 @@ def is_beyond_usual(excess: Floats, width: int, places: NDArray[np.int64]) -> ND
 
 def _num_in(which: NDArray[np.bool_], begins: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     """How many of `which` are in the `width` values from each of `begins`."""
-    num = np.concatenate([[0], np.cumsum(which)])
-    found: NDArray[np.int64] = num[begins + width] - num[begins]
-    return found
+    num = np.cumsum(which, dtype=np.int64)
+    after_first: NDArray[np.int64] = num[begins + width - 1] - num[begins]
+    return after_first + which[begins]

@@ -14,22 +14,15 @@ from typing import Any, Final, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.medians import (
-    deviations,
-    growing_median,
-    lower_quantile,
-    median,
-    medians,
-    sliding_deviation,
-    sliding_median,
-    sliding_minimum,
-    windows,
-)
+from trimtab.doctor.reading.medians import deviations, lower_quantile, median, medians, windows
 from trimtab.doctor.reading.once import once
+from trimtab.doctor.reading.sliding import growing_median, sliding_deviation, sliding_median, sliding_minimum
 from trimtab.runs.history import Series
 
 FEW: Final = 24
 """Places at which medians are quicker found one by one."""
+MANY, MANY_TO_SMOOTH, APART = 800, 20, 3
+"""Values of which not all need be smoothed; the part of them that is; and how many in a width are to find the least."""
 ERROR_OF_MEDIAN = 1.2533
 """Standard error of a median of many normal values over that of their mean."""
 
@@ -53,7 +46,12 @@ class Curve:
     @classmethod
     def of(cls, series: Series | None) -> Self | None:
         """The curve of a series, the same for all who ask; None when it has no finite value."""
-        return None if series is None else _curve_of(series)
+        if series is None:
+            return None
+        if Curve not in series.derived:
+            series.derived[Curve] = _curve_of(series)
+        known: Self | None = series.derived[Curve]
+        return known
 
     def __len__(self) -> int:
         """Values."""
@@ -163,7 +161,7 @@ class Curve:
     @cached_property
     def floor(self) -> float:
         """The lowest that it has been, smoothed."""
-        return float(self.smoothed.min())
+        return float(self.smoothed.min()) if len(self) < MANY else least_running_median(self.values, self.width)
 
     @property
     def descent(self) -> float:
@@ -185,7 +183,23 @@ class Curve:
 
     def at(self, step: float) -> float:
         """The smoothed value at a step, interpolated."""
-        return float(np.interp(step, self.steps, self.smoothed))
+        return float(self.along(np.array([step]))[0])
+
+    def along(self, steps: Floats | Steps) -> Floats:
+        """The same at many; of a long curve only its values next to these are smoothed."""
+        if len(self) < MANY or len(steps) > len(self) // MANY_TO_SMOOTH or not self._in_order:
+            return np.interp(steps, self.steps, self.smoothed)
+        after = self.steps.searchsorted(steps, side="right")
+        places, smoothed = np.concatenate([np.maximum(after - 1, 0), np.minimum(after, len(self) - 1)]), self._smoothed
+        new = places[np.isnan(smoothed[places])]
+        if len(new):
+            smoothed[new] = running_median(self.values, self.width, new)
+        return np.interp(steps, self.steps, smoothed)
+
+    @cached_property
+    def _smoothed(self) -> Floats:
+        """What `along` knows of it, NaN elsewhere."""
+        return np.full(len(self), np.nan)
 
     def blocks(self, num: int) -> tuple[Steps, Floats, int]:
         """Last step and median of `num` equal parts (fewer when there are fewer values), and values in a part."""
@@ -233,7 +247,6 @@ class Phases:
         return self.high_until < self.last - 0.02 * (self.last - self.first)
 
 
-@once
 def _curve_of(series: Series) -> Curve | None:
     steps, values = series.finite()
     steps.flags.writeable = values.flags.writeable = False
@@ -292,23 +305,37 @@ def local_noise(values: Floats, width: int, places: Steps | None = None, whole: 
         return noise
     differences = values[1:] - values[:-1]
     # The differences of the window that ends at `i - 1` do not contain the value at `i`.
-    begins = np.maximum(np.arange(len(values)) - width - 1, 0)
     if places is None or len(places) > len(values) // 8:
-        around = sliding_deviation(differences, width)[begins]
         places = np.arange(len(values))
+        around = sliding_deviation(differences, width)[np.maximum(places - width - 1, 0)]
     else:
-        around = deviations(windows(differences, width)[begins[places]])
+        around = deviations(windows(differences, width)[np.maximum(places - width - 1, 0)])
     noise[places] = np.maximum(NORMAL * around / np.sqrt(2), whole)
     return noise
 
 
-def running_median(values: Floats, width: int) -> Floats:
-    """Centred running median over `width` (odd) values; the ends are mirrored."""
+def running_median(values: Floats, width: int, places: Steps | None = None) -> Floats:
+    """Centred running median over `width` (odd) values; the ends are mirrored. Of a few `places` alone, if given."""
     if len(values) < 3:
-        return values
+        return values if places is None else values[places]
     width = min(width, len(values) - (len(values) + 1) % 2)
-    half = width // 2
-    return sliding_median(np.concatenate([values[half:0:-1], values, values[-2 : -half - 2 : -1]]), width)
+    mirrored = _mirrored(values, width // 2)
+    return sliding_median(mirrored, width) if places is None else medians(windows(mirrored, width)[places])
+
+
+def least_running_median(values: Floats, width: int) -> float:
+    """The least of that, without most of it: where more than half of the values are below the least of some."""
+    mirrored = _mirrored(values, width // 2)
+    around = windows(mirrored, width)
+    least = float(medians(around[:: width // APART]).min())
+    low = np.cumsum(mirrored < least)
+    places = np.flatnonzero(low[width:] - low[:-width] > width // 2) + 1  # and never the first, which is known
+    return float(medians(around[places]).min()) if len(places) else least
+
+
+def _mirrored(values: Floats, half: int) -> Floats:
+    """With as many values as `half` before and after."""
+    return np.concatenate([values[half:0:-1], values, values[-2 : -half - 2 : -1]])
 
 
 def below_trailing_median(values: Floats, width: int) -> Floats:

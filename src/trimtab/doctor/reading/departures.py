@@ -49,7 +49,6 @@ class Departure(NamedTuple):
 
 def left(case: Case, curve: Curve) -> Departure | None:
     """Where the level of a training loss left; None where it did not, came back, or was to rise."""
-    floor_at = int(np.argmin(curve.smoothed))
     risen = curve.end - curve.floor
     error = curve.error(max(3, len(curve) // 20))
     needed = max(
@@ -58,7 +57,10 @@ def left(case: Case, curve: Curve) -> Departure | None:
         2.0 * curve.noise,
         0.02 * abs(curve.floor) if curve.descent > 0.1 * abs(curve.start) else 0.1 * abs(curve.start),
     )
-    if risen < needed or floor_at >= len(curve) - 3 or _by_design(case, curve) or _is_best_judged(case, curve):
+    if risen < needed:
+        return None
+    floor_at = int(np.argmin(curve.smoothed))
+    if floor_at >= len(curve) - 3 or _by_design(case, curve) or _is_best_judged(case, curve):
         return None
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]

@@ -19,7 +19,8 @@ def noise_of_evaluations(values: NDArray[np.float64]) -> float:
     """Noise of one evaluation around a smooth curve, from second differences."""
     if len(values) < 4:
         return 0.0
-    second = np.diff(values, n=2)
+    first = values[1:] - values[:-1]
+    second = first[1:] - first[:-1]
     robust = NORMAL * median(np.abs(second))
     # A median of few values is often far too small; the mean square is not, but a bend makes it large.
     few = 0.8 * np.sqrt(np.mean(second**2)) if len(values) < 12 else 0.0

@@ -54,14 +54,14 @@ def early_gaps(
     # Before a model has learned anything it is as good on whatever it is asked.
     at = validation.steps[taken]
     values = validation.values[taken]
-    beside = np.interp(at, training.steps, training.smoothed if len(training) > 20 else training.values)
+    beside = training.along(at) if len(training) > 20 else np.interp(at, training.steps, training.values)
     seen = Curve.of(case.loss())
     begin = training.start if seen is None else max(training.start, seen.start)  # a slice is judged later than that
     started = beside < begin - 0.1 * max(begin - training.floor, 0.0)
     if not started.any():
         return None
     if new and seen is not None:  # the loss of samples just before they are learned is that of new ones
-        beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
+        beside = np.maximum(beside, seen.along(at))
     gaps = (values - beside)[started]
     steps = (int(at[started][0]), int(at[started][-1]))
     widest = float(gaps[int(np.abs(gaps).argmax())])

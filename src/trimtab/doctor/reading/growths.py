@@ -9,7 +9,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
-from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.medians import is_median_at_most, median
 from trimtab.runs import format
 
 GROWN: Final = 10.0
@@ -53,8 +53,12 @@ def growths(norms: Curve | None, broken: int | None) -> Iterator[Growth]:
     risen = smooth[1:] - np.minimum.accumulate(smooth)[:-1] > np.log(GROWN)
     for at in (np.flatnonzero(risen[settled - 1 :]) + settled).tolist():
         before = values[max(0, at - max(40, len(values) // 3)) : at]
+        earlier = before[: max(6, 3 * len(before) // 4)]
         whole = values[min(settled, at - 6) : at]  # of a growth that is slow the stretch before has grown, too
-        usual = min(median(before[: max(6, 3 * len(before) // 4)]), median(whole))
+        low = float(smooth[at]) - np.log(GROWN) + 1e-9
+        if not is_median_at_most(earlier, low) and not is_median_at_most(whole, low):
+            continue  # as most often, without the medians themselves
+        usual = min(median(earlier), median(whole))
         if smooth[at] - usual > np.log(GROWN):
             noise = noise_of(before)
             after = values[at:]

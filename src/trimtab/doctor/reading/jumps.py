@@ -8,7 +8,8 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
-from trimtab.doctor.reading.medians import median, quantile, sliding_minimum
+from trimtab.doctor.reading.medians import median, quantile
+from trimtab.doctor.reading.sliding import sliding_minimum
 
 FEWEST: Final = 36
 MANY: Final = 60

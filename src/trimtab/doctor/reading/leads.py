@@ -67,6 +67,9 @@ class _Away(NamedTuple):
 
 
 def _away(loss: Curve) -> _Away | None:
+    late = running_median(loss.values[-2 * loss.width :], loss.width, np.arange(-3, 0)) if len(loss) >= SPARSE else None
+    if late is not None and 0 < float(late.min()) <= (1 - 1e-9) * AWAY * loss.floor:
+        return None  # as most often, without all of it
     values = loss.values if len(loss) < SPARSE else loss.smoothed
     lowest = int(np.argmin(values))
     if lowest < 2 or lowest > len(values) - 4:

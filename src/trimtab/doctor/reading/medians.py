@@ -1,7 +1,7 @@
-"""Medians and quantiles, of windows, too: what numpy gives of each, to the last bit, in a tenth of the time.
+"""Medians and quantiles: what numpy gives of each, to the last bit, in a tenth of the time.
 
 That holds of numbers whose differences are finite, which curves have. A median is what numpy's is of infinite values
-and of NaN, too; a quantile of such values, and the growing median of NaN, are not.
+and of NaN, too; a quantile of such values is not.
 
 np.median itself takes so long since it partitions around two places, which numpy cannot do with vector instructions,
 and np.quantile, of a thousand values or fewer, as it is made for any axes and methods.
@@ -10,8 +10,6 @@ and np.quantile, of a thousand values or fewer, as it is made for any axes and m
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -22,18 +20,11 @@ Number = TypeVar("Number", float, Floats)
 
 _FEW: Final = 64
 """Values that are quicker sorted as a list."""
+_SORTED: Final = 256
+"""Values in a row up to which numpy sorts without parting them first, in half of the time for each."""
 _MANY, _APART, _SPREAD = 800, 16, 1.25
 """Values of which a sample tells where the middle is; the distance of those in it; and how far around it is looked, in
 square roots of their number."""
-_NARROW: Final = 24
-"""Values in a window of which few, up to `_SHORT` in all, are quicker looked at one by one."""
-_SHORT: Final = 800
-_TOGETHER: Final = (4, 8, 16)
-"""Neighbouring windows that are looked at together: the more, the wider they are."""
-_WIDTHS: Final = 16
-"""Values in a window for each of them, beyond which twice as many are."""
-_WIDE: Final = 128
-"""Values in a window whose deviations are quicker found in a list that is kept in order."""
 
 
 def windows(values: Floats, width: int) -> Floats:
@@ -53,7 +44,7 @@ def median(values: NDArray[np.number[Any]]) -> float:
         if not num:
             return float("nan")
         if not math.isnan(sum(ordered)):  # which no order has a place for
-            return float(_middle(ordered))
+            return float(middle_of(ordered))
     near, below = _near(values, half - 1)
     if math.isnan(near[-1]):
         return float("nan")
@@ -67,11 +58,24 @@ def is_median_at_most(values: Floats, bound: float) -> bool:
     return median(values) <= bound if low == half and len(values) % 2 == 0 else low > half
 
 
+def are_medians_at_most(rows: Floats, bounds: Floats) -> NDArray[np.bool_]:
+    """The same of each row and its bound [N]."""
+    width = rows.shape[1]
+    low = np.count_nonzero(rows <= bounds[:, np.newaxis], axis=1)
+    most: NDArray[np.bool_] = low > width // 2
+    for at in np.flatnonzero(low == width // 2).tolist() if width % 2 == 0 else ():
+        most[at] = median(rows[at]) <= bounds[at]
+    return most
+
+
 def medians(rows: Floats) -> Floats:
     """The median of each row [N]."""
     width = rows.shape[1]
     if width in (3, 5):
-        return _of_few([*rows.T])
+        return medians_of_few([*rows.T])
+    if _SORTED < width <= 2 * _SORTED:
+        lower, upper = _middles_of_halves(rows)
+        return lower if width % 2 else (lower + upper) / 2
     half = width // 2
     ordered = np.sort(rows, axis=1)
     upper, last = ordered[:, half], ordered[:, -1]
@@ -93,6 +97,8 @@ def quantiles(rows: Floats, part: float) -> Floats:
     place = (rows.shape[1] - 1) * part
     at = int(place)
     share = place - at
+    if part == 0.5 and _SORTED < rows.shape[1] <= 2 * _SORTED:
+        return _between(*_middles_of_halves(rows), share)
     parts = np.partition(rows, at, axis=1)
     below: Floats = parts[:, at]
     if at + 1 == rows.shape[1]:
@@ -108,48 +114,9 @@ def lower_quantile(values: Floats, part: float) -> float:
     return float(near[at - below])
 
 
-def sliding_median(values: Floats, width: int) -> Floats:
-    """The median of each `width` neighbours [N - width + 1]."""
-    if width in (3, 5):
-        return _of_few([values[begin : len(values) - width + 1 + begin] for begin in range(width)])
-    if width < 2 * _TOGETHER[0] or (width <= _NARROW and len(values) < _SHORT) or np.isnan(values).any():
-        return medians(windows(values, width))
-    together = next(num for num in _TOGETHER if width < _WIDTHS * num or num == _TOGETHER[-1])
-    lower, upper = _middles(values, width, together)
-    middle: Floats = upper if width % 2 else (lower + upper) / 2
-    return middle
-
-
-def sliding_minimum(values: Floats, width: int) -> Floats:
-    """The least of each `width` neighbours [N - width + 1]."""
-    least, num = values, 1
-    while num < width:  # of those of half as many
-        more = min(num, width - num)
-        least, num = np.minimum(least[:-more], least[more:]), num + more
-    return least
-
-
-def sliding_deviation(values: Floats, width: int) -> Floats:
-    """The median distance of each `width` neighbours from their median [N - width + 1]."""
-    if width <= _WIDE or np.isnan(values).any():
-        return deviations(windows(values, width))
-    return np.fromiter(_deviations(values, width), np.float64, len(values) - width + 1)
-
-
 def deviations(rows: Floats) -> Floats:
     """The median distance of the values of each row from their median [N]."""
     return medians(np.abs(rows - medians(rows)[:, np.newaxis]))
-
-
-def growing_median(values: Floats) -> Floats:
-    """The median of the first value, of the first two, and so on [N]."""
-    window: list[float] = []
-    result: list[float] = []
-    for num, value in enumerate(values.tolist(), 1):
-        insort(window, value)
-        half = num // 2
-        result.append(window[half] if num % 2 else (window[half - 1] + window[half]) / 2)
-    return np.array(result)
 
 
 def _between(low: Number, high: Number, share: float) -> Number:
@@ -167,14 +134,29 @@ def _near(values: NDArray[np.number[Any]], at: int) -> tuple[NDArray[np.number[A
         sample = np.sort(values[::_APART])
         place, spread = at // _APART, int(_SPREAD * math.sqrt(len(sample))) + 1
         low, high = sample[max(place - spread, 0)], sample[min(place + spread, len(sample) - 1)]
-        below, near = int(np.count_nonzero(values < low)), values[(values >= low) & (values <= high)]
+        lower = values < low
+        below, near = int(np.count_nonzero(lower)), values.compress(lower ^ (values <= high))
         if below <= at and at + 1 < below + len(near):
             near.sort()
             return near, below
     return np.sort(values), 0
 
 
-def _of_few(columns: list[Floats]) -> Floats:
+def _middles_of_halves(rows: Floats) -> tuple[Floats, Floats]:
+    """The values next below and above the middle of each row; odd: the one in it, and the next above.
+
+    Of two halves in order, one forwards beside the other backwards, the lower of each pair are the lower half of all.
+    """
+    num, width = rows.shape
+    half = (width + 1) // 2
+    halves = np.full((2, num, half), np.inf)
+    halves[0], halves[1, :, : width - half] = rows[:, :half], rows[:, half:]
+    halves.sort(axis=2)
+    one, other = halves[0], halves[1, :, ::-1]
+    return np.minimum(one, other).max(axis=1), np.maximum(one, other).min(axis=1)
+
+
+def medians_of_few(columns: list[Floats]) -> Floats:
     """The median of three or five, value by value."""
     if len(columns) == 5:
         one, other, third, fourth, last = columns
@@ -185,61 +167,7 @@ def _of_few(columns: list[Floats]) -> Floats:
     return result
 
 
-def _windows(values: Floats, width: int) -> Iterator[list[float]]:
-    """Each `width` neighbours in order: one list, which changes."""
-    numbers = values.tolist()
-    window = sorted(numbers[:width])
-    yield window
-    for old, new in zip(numbers, numbers[width:], strict=False):
-        del window[bisect_left(window, old)]
-        insort(window, new)
-        yield window
-
-
-def _middles(values: Floats, width: int, together: int) -> Floats:
-    """The values next below and above the middle of each `width` neighbours [2, N - width + 1]; odd: below and at it.
-
-    Windows in a row, `together` of them, share all but a few values, which are sorted but once. What a window lacks
-    moves its middle by one place for each value at most, so that of what all share only so many need be kept; each
-    value that is put in its place moves out the lowest and the highest. The windows are then halved, and each half
-    takes what its windows share besides, until every window is by itself.
-    """
-    num = len(values) - width + 1
-    groups = -(-num // together)
-    values = np.concatenate([values, np.full(groups * together - num, values[-1])])
-    shared = windows(values[together - 1 :], width - together + 1)[::together]
-    kept = np.sort(shared, axis=1)[:, width // 2 - together : width // 2 + 1].T.copy()  # a column for each group
-    while together > 1:
-        half, groups = together // 2, kept.shape[1]
-        halves = np.empty((half + 1, groups, 2))
-        for side, begin in enumerate((half - 1, width)):
-            inner = kept
-            for first in range(begin, begin + half):
-                other = values[first : first + (groups - 1) * together + 1 : together]
-                inner = np.maximum(inner[:-1], np.minimum(inner[1:], other))
-            halves[:, :, side] = inner
-        kept, together = halves.reshape(half + 1, 2 * groups), half
-    return kept[:, :num]
-
-
-def _middle(window: list[float]) -> float:
+def middle_of(window: list[float]) -> float:
+    """The median of some values in order."""
     half = len(window) // 2
     return window[half] if len(window) % 2 else (window[half - 1] + window[half]) / 2
-
-
-def _deviations(values: Floats, width: int) -> Iterator[float]:
-    """The values next to the median lie side by side; where they begin moves little from one window to the next."""
-    half, first = width // 2, 0
-    for window in _windows(values, width):
-        middle = _middle(window)
-        while first + half + 1 < width and window[first + half + 1] - middle < middle - window[first]:
-            first += 1
-        while first > 0 and middle - window[first - 1] < window[first + half] - middle:
-            first -= 1
-        below, above = middle - window[first], window[first + half] - middle
-        if width % 2:
-            yield max(below, above)
-        elif below > above:
-            yield (max(middle - window[first + 1], above) + below) / 2
-        else:
-            yield (max(below, window[first + half - 1] - middle) + above) / 2

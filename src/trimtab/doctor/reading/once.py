@@ -28,7 +28,7 @@ def once(reading: Callable[Concatenate[Of, Given], Read]) -> Callable[Concatenat
 
     @wraps(reading)
     def asked(of: Of, /, *given: Given.args, **named: Given.kwargs) -> Read:
-        known, key = of.derived, (reading, *given, *named.items()) if named else (reading, *given)
+        known, key = of.derived, (reading, *given, *named.items()) if given or named else reading
         try:
             answer: Read = known[key]
         except KeyError:

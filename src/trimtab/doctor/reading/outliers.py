@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.medians import quantile
 from trimtab.runs.history import Series
 
@@ -42,11 +42,11 @@ def outliers_of(
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
     least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
-    next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
-    after_next = np.append(next_excess[1:], 0.0)
-    alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
-    high = (excess > ease * least) & alone & finite
+    high = (excess > ease * least) & finite
     high[: max(8, len(filled) // 50)] = False
+    beside, places = np.concatenate([excess, [0.0, 0.0]]), np.flatnonzero(high)
+    for other in (places - 1, places + 1, places + 2):
+        high[places] &= beside[other] < 0.3 * excess[places]
     noise = curve.local_noise(2 * width, np.flatnonzero(high))  # of all others it is not asked
     high &= excess > ease * np.maximum(NOISES * noise, least)
     # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
@@ -62,3 +62,17 @@ def lone_bad(values: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.zeros_like(bad)
     alone: NDArray[np.bool_] = bad & ~np.append(bad[1:], True) & ~np.insert(bad[:-1], 0, True)
     return alone if (alone == bad).all() else np.zeros_like(bad)
+
+
+def farthest(curve: Curve, begin: int) -> int:
+    """Where, from the index `begin` on, a loss is farthest above its running median over 15, which is nowhere below
+    the lowest of the medians of the three fives in it: only where it is so far above that may it be."""
+    smooth = curve.running_median(5)
+    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
+    most = (curve.values - np.minimum(np.minimum(beside[:-10], beside[10:]), smooth))[begin:]
+
+    def heights(places: NDArray[np.int64]) -> NDArray[np.float64]:
+        return curve.values[places] - running_median(curve.values, 15, places)
+
+    may = begin + np.flatnonzero(most >= heights(np.array([begin + int(most.argmax())])))
+    return int(may[int(heights(may).argmax())])

@@ -52,8 +52,8 @@ def fewer_tokens(case: Case) -> bool:
 
 def stays_slower(medians: Parts) -> bool:
     """Whether from one of the parts on all are far slower than all before."""
-    levels = medians.levels
-    return any(levels[at:].min() > TWICE * levels[:at].max() for at in range(1, len(levels) - 1))
+    highest, lowest = np.maximum.accumulate(medians.levels), np.minimum.accumulate(medians.levels[::-1])[::-1]
+    return bool((lowest[1:-1] > TWICE * highest[:-2]).any())
 
 
 def waits_from_the_start(case: Case) -> bool:

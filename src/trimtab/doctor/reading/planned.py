@@ -58,24 +58,28 @@ class Plan:
     """The part of the full rate at each step, which a run that is judged again asks for the same steps."""
 
     def __init__(self, factor: Callable[[int], float]) -> None:
-        self._factor = lru_cache(maxsize=_STEPS_KEPT)(factor)
-        self._known: tuple[Steps, Floats] = np.empty(0, np.int64), np.empty(0)
-        """The steps that were asked for last, and their factors: one value, as other threads may ask, too."""
+        self._factor, self._kept_factor = factor, lru_cache(maxsize=_STEPS_KEPT)(factor)
+        self._known: tuple[Steps, Floats] = np.array([-1]), np.array([np.nan])
+        """The steps that were asked for last, and their factors: one value, as other threads may ask, too. None yet."""
 
     def __call__(self, step: int) -> float:
         """At a step, counted from 1."""
-        return self._factor(step)
+        return self._kept_factor(step)
 
     def along(self, steps: Steps) -> Floats:
-        """At many [N], which cannot be written; those that begin like the last that were asked for are known."""
+        """At many [N], which cannot be written; those that were asked for last are known."""
         known, factors = self._known
         num = min(len(steps), len(known))
         differing = np.flatnonzero(steps[:num] != known[:num])
-        num = int(differing[0]) if len(differing) else num
-        more = np.array([self._factor(step) for step in steps[num:].tolist()])
-        found: Floats = np.concatenate([factors[:num], more])
+        num = int(differing[0]) if len(differing) else num  # so many begin alike
+        rest = steps[num:]
+        at = np.minimum(known.searchsorted(rest), len(known) - 1)  # as of a curve whose buckets were joined by twos
+        found: Floats = np.concatenate([factors[:num], factors[at]])
+        new = known[at] != rest
+        found[num:][new] = [self._factor(step) for step in rest[new].tolist()]
         found.flags.writeable = False
-        self._known = steps.copy(), found
+        if len(steps):
+            self._known = steps.copy(), found
         return found
 
 

@@ -121,7 +121,7 @@ def raised_before(rates: Curve | None, spans: Sequence[tuple[int, int]]) -> tupl
     if rates is None or len(rates) < 8:
         return None
     jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1])
-    jumps = jumps[rates.steps[jumps] >= min(first for first, _ in spans) - 4]
+    jumps = jumps[rates.steps[jumps] >= min(spans)[0] - 4]
     if not len(jumps):
         return None
     steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,7 +12,15 @@ from numpy.typing import NDArray
 from trimtab.doctor.reading.by_counting import is_beyond_usual, is_quiet, may_rise
 from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Floats, running_median
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
-from trimtab.doctor.reading.medians import is_median_at_most, median, medians, quantile
+from trimtab.doctor.reading.medians import (
+    are_medians_at_most,
+    is_median_at_most,
+    median,
+    medians,
+    quantile,
+    windows,
+)
+from trimtab.doctor.reading.once import once
 
 NOISES: Final = 8.0
 NOW_AND_THEN: Final = 0.05
@@ -22,6 +31,8 @@ NEAR, CREPT = 4, 0.3
 """Values before a spike, and the part of its height that half of them have where it crept up."""
 BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
+FEW: Final = 8
+"""Single values that are quicker looked at one by one."""
 SMOOTH: Final = 5
 """Values whose median tells that the loss is back."""
 NEARBY: Final = 64
@@ -98,6 +109,7 @@ def crept(curve: Curve, spike: Spike) -> bool:
     return spike.last > spike.first and len(before) == NEAR and median(before) > spike.usual + CREPT * spike.height
 
 
+@once
 def _wandering(curve: Curve) -> float:
     """How much levels of neighbouring stretches differ: more than single steps tell where noise comes and goes slowly,
     as of a loss that is averaged before it is logged, or of data whose difficulty changes bit by bit."""
@@ -115,11 +127,15 @@ def _wandering(curve: Curve) -> float:
 def _is_usual(curve: Curve, spike: Spike) -> bool:
     """Whether single losses elsewhere lie so high now and then, as where few samples cost much: then some of them in a
     row are chance. Those in a stretch that is high are not single."""
-    settled = max(8, len(curve) // 8)
-    excess = np.nan_to_num(curve.values - curve.trailing_median(width_before(curve)))
-    single = (excess > 0.5 * spike.height) & (running_median(excess, 5) < 0.5 * spike.height)
-    elsewhere = np.delete(single, np.r_[: min(settled, spike.first), spike.first : spike.last + 1])
-    return float(elsewhere.mean()) > NOW_AND_THEN if len(elsewhere) else False
+    elsewhere = np.ones(len(curve), np.bool_)
+    elsewhere[: min(max(8, len(curve) // 8), spike.first)] = elsewhere[spike.first : spike.last + 1] = False
+    half, num, width = 0.5 * spike.height, int(np.count_nonzero(elsewhere)), width_before(curve)
+    # So few may lie so high at most, by what the level is nowhere below, that the level itself need not be known.
+    if np.count_nonzero(elsewhere & ~(curve.values - curve.below_trailing_median(width) <= half)) <= NOW_AND_THEN * num:
+        return False
+    excess = np.nan_to_num(curve.values - curve.trailing_median(width))
+    single = (excess > half) & (running_median(excess, 5) < half)
+    return num > 0 and int(np.count_nonzero(single & elsewhere)) / num > NOW_AND_THEN
 
 
 def _reach(excess: Floats) -> tuple[float, float]:
@@ -142,28 +158,48 @@ def _spans(
 ) -> Iterator[Spike]:
     """From where the loss leaves to where it is back near its level before, where it comes back at all."""
     begin, width, three_errors = 0, width_before(curve), 3 * curve.error(SMOOTH)
-    four_errors = 4 * curve.error(width)
+    lone = _lone(curve, values, usual, high, seen)
     for index in np.flatnonzero(high).tolist():
         if index < begin:
+            continue
+        if index in lone:
+            yield from lone[index]
+            begin = index + 2
             continue
         level, last = float(usual[index]), index
         while last + 1 < len(high) and high[last + 1]:
             last += 1
-        height = float(values[index] if last == index else values[index : last + 1].max()) - level
-        back = level + max(three_errors, 0.25 * height)
-        over = None
-        if last == index and width < len(high) - index:  # as most often: one value alone
-            first, second, third, fourth = curve.values[index : index + 4].tolist()
-            over = index + 1 if sorted((second, first, second, third, fourth))[2] <= back else None
-        if over is None:
-            over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
+        height = float(values[index : last + 1].max()) - level
+        over = over_at(curve, slice(index, index + len(high) // 3), last + 1, level + max(three_errors, 0.25 * height))
         if over is not None:
             last = max(last, over - 1)
             after = curve.values[last + 1 : last + 1 + width]
-            errors = four_errors if len(after) == width else 4 * curve.error(len(after))
-            if len(after) >= 3 and is_median_at_most(after, level + max(errors, 0.4 * height)):
+            bound = level + max(4 * curve.error(len(after)), 0.4 * height)
+            if len(after) >= 3 and is_median_at_most(after, bound):
                 yield Spike(index, last, height, level, index, seen)
         begin = last + 2
+
+
+def _lone(
+    curve: Curve, values: Floats, usual: Floats, high: NDArray[np.bool_], seen: Curve
+) -> dict[int, tuple[Spike, ...]]:
+    """What `_spans` yields of single values after which the loss is back at once, as after most: of all together."""
+    width = width_before(curve)
+    num = max(len(high) - width, 0)
+    places = np.flatnonzero(high[:num] & ~high[1 : num + 1])
+    if len(places) < FEW:
+        return {}
+    level = usual[places]
+    height = values[places] - level
+    first, second, third, fourth = (curve.values[places + after] for after in range(4))
+    back = medians(np.stack([second, first, second, third, fourth], axis=1)) <= level + np.maximum(
+        3 * curve.error(SMOOTH), 0.25 * height
+    )
+    places, level, height = places[back], level[back], height[back]
+    bound = level + np.maximum(4 * curve.error(width), 0.4 * height)
+    stays = are_medians_at_most(windows(curve.values, width)[places + 1], bound)
+    found = zip(places.tolist(), height.tolist(), level.tolist(), stays.tolist(), strict=True)
+    return {at: (Spike(at, at, above, before, at, seen),) if back else () for at, above, before, back in found}
 
 
 def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
@@ -195,7 +231,7 @@ def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
 def _merged(spikes: list[Spike]) -> list[Spike]:
     """Those that overlap joined into one: the longest stretch, the greatest height."""
     merged: list[Spike] = []
-    for spike in sorted(spikes, key=lambda one: one[:4]):
+    for spike in sorted(spikes, key=itemgetter(slice(4))):
         if merged and spike.first <= merged[-1].last + 2:
             old = merged.pop()
             higher = max(old, spike, key=lambda one: one.height)

@@ -77,9 +77,8 @@ def _stretches(curve: Curve, guess: float) -> Iterator[Torn]:
     usual = curve.trailing_median(width)
     left_out = np.zeros(len(values), np.bool_)
     left_out[: max(8, len(curve) // 50)] = True
-    for top in np.argsort(-values, kind="stable").tolist():
-        if values[top] < guess:
-            return
+    high = np.flatnonzero(values >= guess)
+    for top in high[np.argsort(-values[high], kind="stable")].tolist():
         if left_out[top]:
             continue
         level, noise = float(usual[top]), curve.noise_at(top, 2 * width)

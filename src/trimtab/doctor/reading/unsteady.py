@@ -148,8 +148,8 @@ def hump(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     rises = levels - lowest
     at = int(np.argmax(rises))
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    error = max(curve.error(size), Curve(steps, part.values[: size * (at + 1)]).error(size))  # of steps up to there
-    if rise > max(6 * error, 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
+    least = max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at])))
+    if rise > least and rise > 6 * Curve(steps, part.values[: size * (at + 1)]).error(size):  # of steps up to there
         onset = int(steps[int(np.argmin(levels[: at + 1]))])
         begun = int(steps[max(int(np.argmin(levels[: at + 1])) - 1, 0)])
         if any(begun <= (start.resumed_from or 0) <= int(steps[at]) for start in case.history.starts[1:]):
@@ -172,7 +172,7 @@ def early_jump(curve: Curve, phases: Phases) -> Iterator[Sign]:
     rises = part.values - lowest
     at = int(np.argmax(rises))
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    if rise > max(12 * max(curve.noise, part.noise), 0.2 * curve.descent, 0.6 * fell):
+    if rise > max(12 * curve.noise, 0.2 * curve.descent, 0.6 * fell) and rise > 12 * part.noise:
         before = int(part.steps[int(np.argmin(part.values[: at + 1]))])
         told = (
             f"the loss jumped from {format.decimal(float(lowest[at]))} to {format.decimal(float(part.values[at]))} "
@@ -246,10 +246,11 @@ def late_fall(curve: Curve, phases: Phases) -> Iterator[Sign]:
     part = curve.between(begin, phases.high_until)
     if part is None or len(part) < 12:
         return
-    gained = curve.progress(begin, phases.high_until)
     level = curve.level(phases.high_until - (phases.high_until - begin) / 4, phases.high_until)
     fall = level - curve.end
-    if fall > max(0.1 * curve.descent, 4 * curve.error(len(part) // 4)) and gained < 0.15 * fall:
+    if not fall > max(0.1 * curve.descent, 4 * curve.error(len(part) // 4)):
+        return
+    if (gained := curve.progress(begin, phases.high_until)) < 0.15 * fall:
         told = (
             f"the loss fell by {format.decimal(max(gained, 0.0))} in the last stretch at the high rate, and by "
             f"{format.decimal(fall)} when the rate decayed"

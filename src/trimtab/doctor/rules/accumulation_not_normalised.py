@@ -149,7 +149,7 @@ def _beside(loss: Curve, steps: Steps, judged: Floats) -> Floats:
     """The training loss at the evaluations. A row of few is as a rule the mean since the one before, and belongs half
     as many steps earlier: it is read so where the ratio is steadier for it."""
     if len(loss) >= SPARSE:
-        return np.interp(steps, loss.steps, loss.smoothed)
+        return loss.along(steps)
     half = median(np.diff(loss.steps)) / 2
     read = [np.interp(steps, loss.steps - back, loss.values) for back in (0.0, half)]
     return min(read, key=lambda here: float(np.std((here / judged)[: max(FEWEST, (len(judged) + 1) // 2)])))

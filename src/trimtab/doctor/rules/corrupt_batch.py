@@ -33,7 +33,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.medians import median
-from trimtab.doctor.reading.outliers import CLEAR, NOISES, lone_bad, outliers_of
+from trimtab.doctor.reading.outliers import CLEAR, NOISES, farthest, lone_bad, outliers_of
 from trimtab.doctor.reading.torn import Torn, torn_in
 from trimtab.doctor.reading.unsteady_steps import lasting_places, unsteady_places
 from trimtab.runs import format
@@ -85,8 +85,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if again is None and not _samples(case, set(steps[places].tolist())):
         # Nothing traces it to its batch: where weights are unsteady, they may have done it.
-        places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
-        places = places[~np.isin(places, lasting_places(case, series, places, usual))]
+        for doubtful in (unsteady_places(case, series.steps, places), lasting_places(case, series, places, usual)):
+            left_out = set(doubtful.tolist())
+            places = np.array([place for place in places.tolist() if place not in left_out], np.int64)
         if not len(places):
             return
     onset = int(steps[places[0]]) - (every - 1 if case.target == "huggingface" else 0)  # which logs means
@@ -171,11 +172,13 @@ def _witness(case: Case, series: Series) -> bool:
         return False
     if float(values[begin:].max()) <= ALONE * float(values[max(begin - 7, 0) :].min()):
         return False  # nowhere
-    whole = len(curve) == len(series)
-    loss = (series.mean - (curve.running_median(15) if whole else running_median(series.mean, 15)))[begin:]
-    if not np.isfinite(loss).any():
-        return False
-    at = int(np.nanargmax(loss))
+    if len(curve) == len(series):
+        at = farthest(curve, begin) - begin
+    else:
+        loss = (series.mean - running_median(series.mean, 15))[begin:]
+        if not np.isfinite(loss).any():
+            return False
+        at = int(np.nanargmax(loss))
     near = values[begin + at - 7 : begin + at + 8]
     if len(near) == 15 and values[begin + at] / max(median(near), 1e-12) <= ALONE:
         return False  # as nearly always, without the others

@@ -21,6 +21,7 @@ Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spike
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.bumps import bump_beside_training, bump_in_evaluations, not_in_evaluations, of_one_answer
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import is_median_at_most
 from trimtab.doctor.reading.restarts import by_plan, raised_before
 from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
 from trimtab.doctor.reading.thrown import thrown_once
@@ -37,7 +39,6 @@ from trimtab.doctor.reading.unsteady_steps import early_until
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.doctor.rules.unshuffled_data import comes_again
 from trimtab.runs import format
-from trimtab.runs.history import Series
 
 FEWEST: Final = 24
 MOST_SHOWN: Final = 5
@@ -73,8 +74,8 @@ def check(case: Case) -> Iterator[Finding]:
         yield _as_planned(case, curve, planned)
         return
     spikes = others
-    highest = max(spike.height for spike in spikes)
-    longest = max(spike.last - spike.first + 1 for spike in spikes)
+    highest = max([spike.height for spike in spikes])
+    longest = max([spike.last - spike.first + 1 for spike in spikes])
     part = highest / curve.descent if curve.descent > 0 else float("inf")
     spans = [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes]
     raised, changes = raised_before(Curve.of(case.history.get("learning_rate")), spans), ""
@@ -206,9 +207,8 @@ def _as_planned(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
 
 def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, ...]:
     """Where the highest were, and how high."""
-    norms = case.history.get("grad_norm")
-    evidence = []
-    for spike in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
+    norms, evidence = Curve.of(case.history.get("grad_norm")), []
+    for spike in sorted(spikes, key=attrgetter("height"), reverse=True)[:MOST_SHOWN]:
         first, last, height, usual = spike[:4]
         steps = int(curve.steps[first]), int(curve.steps[last])
         evidence.append(
@@ -240,9 +240,10 @@ def _where(steps: tuple[int, int]) -> str:
     return f"at step {steps[0]:,}" if steps[0] == steps[1] else f"at steps {steps[0]:,} to {steps[1]:,}"
 
 
-def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
-    curve = Curve.of(norms)
-    if curve is None or (part := curve.between(*steps)) is None:
+def _gradient(norms: Curve | None, steps: tuple[int, int]) -> str:
+    if norms is None or (part := norms.between(*steps)) is None:
         return ""
-    usual, largest = curve.median, float(part.values.max())
+    if not is_median_at_most(norms.values, (largest := float(part.values.max())) / 2.999):
+        return ""  # as most often, without the median itself
+    usual = norms.median
     return f", and the gradient norm to {largest / usual:.0f} times its usual size" if largest > 3 * usual > 0 else ""

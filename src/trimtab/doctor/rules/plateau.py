@@ -69,6 +69,10 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if case.history.last_step < 0.5 * case.planned_steps or (rates is not None and float(rates.values.max()) <= 0):
         return
+    size = len(curve) // 8
+    first, last = median(curve.values[len(curve) - 8 * size :][:size]), median(curve.values[-size:])
+    if abs(first - last) > max(4.5 * curve.error(size), 1e-6 * abs(first)):
+        return  # as most often, by two of the eight parts alone
     _, levels, size = curve.blocks(8)
     fell = float(levels[0] - levels.min())
     error = max(4.5 * curve.error(size), 1e-6 * abs(float(levels[0])))

@@ -147,11 +147,11 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
         min(noise_of_evaluations(validation.values), noise_of(validation.values)),  # the one of a bend, both of a spike
         float(validation.values[:2].max() - validation.values.min()),
     )
+    if gained <= 0 or noise < max(JUMPS * gained, 0.02 * abs(validation.end), resolution(validation.values)):
+        return
     half = len(validation) // 2
     if training.level(float(validation.steps[half]), training.last_step) < BY_HEART * median(validation.values[half:]):
         return  # a model that is sure of all it says moves the loss by a few wrong answers, however many are judged
-    if gained <= 0 or noise < max(JUMPS * gained, 0.02 * abs(validation.end), resolution(validation.values)):
-        return
     edges = np.concatenate([[training.first_step - 1], validation.steps])
     levels = [training.level(first + 1, last) for first, last in itertools.pairwise(edges.tolist())]
     beside = noise_of_evaluations(np.array([level for level in levels if math.isfinite(level)]))
