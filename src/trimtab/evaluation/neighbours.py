@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.integer[Any]]
 
 NEAREST: Final = 15
-FEWEST_PLACES, MOST_PLACES = 4, 512
+FEWEST_PLACES, MOST_PLACES = 4, 1024
 """Rows of fewer have little to be near by; of longer ones the beginning is all that is counted."""
 AT_ONCE: Final = 500
 """Rows whose distances from all others are held in memory."""
