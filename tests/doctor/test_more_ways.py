@@ -238,3 +238,20 @@ def test_a_model_that_is_always_right_shows_that_the_nearest_rows_err(
     case = case_of(falling(300, start=0.7, floor=0.1), facts=facts)
     case.history.add("validation/accuracy", np.arange(20, 301, 20), np.full(15, reached))
     assert severity(case, "label-noise") == expected
+
+
+@pytest.mark.parametrize(
+    ("near", "explained", "expected"),
+    [(-0.06, [0.1, 0.08, 0.04], "warning"), (0.6, [0.1, 0.08, 0.04], None), (-0.06, [0.1, 0.11, 0.1], None)],
+    ids=["shuffled", "rows near by tell it", "a weak relation that is kept"],
+)
+def test_numbers_that_rows_near_by_tell_nothing_of(near: float, explained: list[float], expected: str | None) -> None:
+    loss = 0.97 + 0.15 * noise_of(800)
+    validation = {step: 0.96 - 0.005 * (step == 80) for step in range(80, 801, 80)}
+    targets = {"classes": [], "counts": [], "total": 4000, "mean": 5.6, "deviation": 2.8}
+    facts = {"task": "regression", "targets": targets, "counting": {"near": near}}
+    facts |= {"validation": {"documents": 400}, "training": {"documents": 4000, "tokens": 36_000}, "epochs": 6.0}
+    case = case_of(loss, rates=cosine(800), validation=validation, facts=facts, config={"data.name": "jsonl"})
+    for step, value in zip(range(80, 801, 80), np.interp(range(10), [0, 5, 9], explained), strict=True):
+        case.history.add("validation/r2", np.array([step]), np.array([value]))
+    assert severity(case, "random-labels") == expected

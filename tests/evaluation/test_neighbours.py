@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trimtab.evaluation import neighbours
 from trimtab.evaluation.counting import count_labels
-from trimtab.evaluation.neighbours import NEAREST, by_neighbours
+from trimtab.evaluation.neighbours import NEAREST, by_neighbours, number_by_neighbours
 
 Rows = list[NDArray[np.int64]]
 RARE = (np.arange(20_000) == 3).astype(np.int64)
@@ -94,3 +94,22 @@ def test_a_class_so_rare_that_no_row_of_it_is_taken() -> None:
     assert found is not None
     assert found["accuracy"] == found["majority"] == 1.0
     assert found["validation_accuracy"] == 0.0
+
+
+def test_a_number_is_told_by_rows_near_it_unless_it_was_shuffled() -> None:
+    draw = np.random.default_rng(0)
+    rows = draw.integers(0, 60, (600, 6))
+    targets = 0.01 * (rows[:, 0] - 30) * (rows[:, 1] - 30) + 0.1 * rows[:, 2]
+    told = number_by_neighbours([*rows], targets)
+    assert told is not None
+    assert told > 0.4
+    shuffled = number_by_neighbours([*rows], draw.permutation(targets))
+    assert shuffled == pytest.approx(-1 / NEAREST, abs=0.06)
+    # By ranks: a target that lies far out, or a change of scale, says nothing else.
+    far = targets.copy()
+    far[int(targets.argmax())] = 1e9
+    assert number_by_neighbours([*rows], far) == told
+    assert number_by_neighbours([*rows], np.exp(0.1 * targets)) == pytest.approx(told, abs=1e-3)
+    assert number_by_neighbours([*rows], np.ones(600)) is None
+    assert number_by_neighbours([*rows], np.where(np.arange(600) == 3, np.nan, targets)) is None
+    assert number_by_neighbours([*rows[:-1], rows[-1, :5]], targets) is None

@@ -13,6 +13,7 @@ from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, Prepar
 from trimtab.evaluation import count_labels, count_sets, count_tags
 from trimtab.evaluation.counting import FEWEST_DOCUMENTS, MOST_TOKENS, Tokens, copied, related, spread
 from trimtab.evaluation.counting_tags import TaggedTexts
+from trimtab.evaluation.neighbours import number_by_neighbours
 from trimtab.evaluation.places import tells_number
 
 PIECE: Final = 256
@@ -21,7 +22,8 @@ PIECE: Final = 256
 
 def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     """`counting`, what counting runs of tokens tells of `labels`, or words of tags, and of the two `sets`, how many
-    second texts are `copied` from the first, and how well they are `related`; `outliers` of numbers.
+    second texts are `copied` from the first, and how well they are `related`; how well a number is told by the token at
+    one place, `placed`, or by rows that are `near`; `outliers` of numbers.
 
     Empty without `evaluation.yardsticks`, of a stream, and where there is too little to count. The counts are kept
     beside the tokens.
@@ -32,7 +34,7 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     training, validation = data.training, data.validation
     if isinstance(config.task, Regression) and isinstance(training, LabelledTexts) and training.targets is not None:
         facts["outliers"] = outliers_of(training.targets)
-    found = data.cached_json("counting-6", lambda: _counted(config, training, validation))
+    found = data.cached_json("counting-7", lambda: _counted(config, training, validation))
     return facts | ({"counting": found} if found else {})
 
 
@@ -90,6 +92,7 @@ def _counted(config: Config, training: Sequences, validation: Sequences) -> dict
             if targets_N.ndim == 1:
                 taken = spread(len(training))
                 found["placed"] = tells_number(training.row, taken, targets_N[taken])
+                found["near"] = number_by_neighbours([training.row(at) for at in taken.tolist()], targets_N[taken])
     else:
         packed = [one.packed if isinstance(one, MaskedSequences) else one for one in (training, validation)]
         if all(isinstance(one, PackedSequences) for one in packed):

@@ -45,7 +45,7 @@ def independent(case: Case, of: str = "") -> float | None:
 
 
 def _by_rows(case: Case) -> bool:
-    return case.fact("counting", "labels", "by") == "the nearest rows"
+    return bool(case.fact("counting", "labels", "by") == "the nearest rows")
 
 
 def counting(case: Case) -> str:

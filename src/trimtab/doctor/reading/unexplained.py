@@ -28,6 +28,9 @@ MOST, PASSES = 1.05, 3.0
 passes over the data."""
 SLOW, PULLED, DROPPED = 1e-4, 1.0, 0.5
 """Usual rates below, and weight decay and dropout above that, may be why a regression has not learned."""
+FEWEST_NEAR, NOTHING, MUCH, LITTLE = 400, 0.05, 0.2, 0.15
+"""Rows, of which the nearest ones explain next to nothing, or much, of a number's spread; and what may be explained by
+chance, all the same, where they explain nothing."""
 FEWEST_STILL, DEAD = 2, 0.5
 """So may parameters without a gradient, and units that give nothing, of all."""
 
@@ -46,7 +49,7 @@ class Unexplained:
 def unexplained(case: Case, validation: Curve, training: Curve) -> Unexplained | None:
     """None where something is explained, or another reason than the labels is known."""
     blind = _blind(case, validation)
-    if blind is None or of_two_kinds(case):
+    if blind is None or of_two_kinds(case) or (case.number("counting", "near") or 0.0) > MUCH:
         return None
     if is_learned_by_heart(training, blind):
         return Unexplained(blind, True)
@@ -76,7 +79,7 @@ def _blind(case: Case, validation: Curve) -> float | None:
     if explained is None or few_are_most(case) or case.setting("objective.name") == "quantile":
         return None  # which are judged by far targets alone, or say a quantile and no mean
     best = float(explained.values.max())
-    if best >= _by_chance(case):
+    if best >= _by_chance(case, explained):
         return None
     if float(explained.values[-2:].max()) >= best:
         return None  # it still gains
@@ -85,7 +88,10 @@ def _blind(case: Case, validation: Curve) -> float | None:
     return constant_loss(case) or (median(validation.values) if known and best > 1.0 - MOST else None)
 
 
-def _by_chance(case: Case) -> float:
+def _by_chance(case: Case, explained: Curve) -> float:
     """The most that is explained where inputs have nothing to do with targets."""
     taught, judged = case.number("targets", "total") or 1.0, judged_texts(case) or 1.0
+    near, late = case.number("counting", "near"), explained.values[-max(2, len(explained) // 3) :]
+    if near is not None and near < NOTHING and taught >= FEWEST_NEAR and median(late) < EXPLAINED:
+        return LITTLE  # rows near each other tell nothing of it, and what was found at some time is lost
     return min(EXPLAINED, TAUGHT / math.sqrt(taught), JUDGED / judged)

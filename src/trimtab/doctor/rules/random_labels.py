@@ -7,8 +7,8 @@ Looks for: a validation loss that never comes below what is known without any in
     (`counting.labels`). In logs answers that are no better than chance from the first evaluation to the last, near what
     guessing costs, while the training loss falls below, and not within three passes over the data; where that stands,
     too, it is less sure, and a remark of two classes. Of a regression of ours, three passes in which nothing is
-    explained. Of pairs of texts, second texts that go with any first one as well as with their own
-    (`counting.related`).
+    explained, unless the nearest rows tell of it (`counting.near`). Of pairs of texts, second texts that go with any
+    first one as well as with their own (`counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
