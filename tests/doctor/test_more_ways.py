@@ -255,3 +255,57 @@ def test_numbers_that_rows_near_by_tell_nothing_of(near: float, explained: list[
     for step, value in zip(range(80, 801, 80), np.interp(range(10), [0, 5, 9], explained), strict=True):
         case.history.add("validation/r2", np.array([step]), np.array([value]))
     assert severity(case, "random-labels") == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "facts", "part", "expected"),
+    [
+        ({"model.name": "custom"}, {"task": "classification"}, 0.67, "info"),
+        ({}, {"task": "regression", "given": ["model"]}, 0.67, "info"),
+        ({"model.name": "custom"}, {"task": "classification"}, 1.0, "warning"),
+        ({"model.name": "custom", "logging.examine.sequences": 256}, {"task": "classification"}, 0.67, "warning"),
+        ({"model.name": "custom"}, {"task": "causal_lm"}, 0.67, "warning"),
+        ({"model.name": "encoder"}, {"task": "classification"}, 0.67, "warning"),
+    ],
+)
+def test_units_that_are_silent_for_eight_rows_may_be_sparse(
+    config: dict[str, Any], facts: dict[str, Any], part: float, expected: str
+) -> None:
+    case = case_of(falling(300), rates=cosine(300), config=config, facts=facts)
+    names = tuple(f"layer/layers.{at}/dead_fraction" for at in range(2))
+    case.history.examined.append(300, names, np.array([part, max(part, 0.95)]))
+    assert severity(case, "dead-units") == expected
+
+
+def test_shuffled_labels_lead_where_units_died_besides() -> None:
+    loss = falling(300, start=2.3, floor=0.9, noise=0.02)
+    validation = {step: 2.31 + step / 1500 for step in range(30, 301, 30)}
+    facts = {"task": "classification", "targets": DIGITS, "counting": {"labels": of_rows(0.107, 0.1)}}
+    case = case_of(loss, rates=cosine(300), validation=validation, facts=facts | {"validation": {"documents": 360}})
+    case.history.examined.append(300, ("layer/a/dead_fraction",), np.array([0.6]))
+    for step in validation:
+        case.history.add("validation/accuracy", np.array([step]), np.array([0.1 + 0.001 * (step % 7)]))
+    told = [one for one in diagnose(case).findings if one.severity == "warning"]
+    assert told[0].code == "random-labels"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "by", "verdict"),
+    [(0.3, "the nearest rows", "asking the nearest rows"), (0.3, "runs of tokens", "counting"), (0.9, "either", "")],
+)
+def test_a_classifier_far_below_what_counting_tells_learned_little(accuracy: float, by: str, verdict: str) -> None:
+    facts = {"task": "classification", "counting": {"labels": of_rows(0.96, 0.97, by=by)}}
+    loss = falling(300, start=2.3, floor=0.5)
+    case = case_of(loss, rates=cosine(300), validation={150: 1.5, 300: 1.4}, facts=facts)
+    case.history.add("validation/accuracy", np.array([150, 300]), np.array([accuracy - 0.01, accuracy]))
+    diagnosis = diagnose(case)
+    assert diagnosis.beaten_by == verdict
+    assert (f"30% of its answers are right at best, where {verdict} tells 97%" in diagnosis.summary) is bool(verdict)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("adamw", None), ("adam", "warning")])
+def test_a_usual_decay_is_not_to_blame_for_a_rate_that_is_too_high(name: str, expected: str | None) -> None:
+    config = {"optimizer.name": name, "optimizer.learning_rate": 0.5, "optimizer.weight_decay": 0.1}
+    facts = {"task": "classification", "targets": DIGITS}
+    case = case_of(falling(300, start=2.31, floor=2.29, noise=0.01), rates=cosine(300, 0.5), config=config, facts=facts)
+    assert severity(case, "over-regularised") == expected

@@ -200,7 +200,6 @@ CODES: dict[str, Code] = {
         (
             "frozen-parameters",
             "vanishing-gradients",
-            "random-labels",
             "learning-rate-too-low",
             "loss-spike",
             "class-collapse",

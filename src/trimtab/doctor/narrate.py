@@ -12,6 +12,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import SHORT, UNJUDGED
 from trimtab.doctor.finding import Finding, Verdict, Withheld, that_can_be_logged
+from trimtab.doctor.reading.contradicted import WELL_BELOW, counting
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.leading import leading_of
@@ -59,7 +60,7 @@ def _course(case: Case) -> str:
         whose = f" of the {case.selected} weights" if case.selected else ""
         parts.append(
             f"the best validation loss{whose} is {format.decimal(float(values[best]))}, at {unit} {at[best]:,}"
-            f"{_worse_than_counting(case)}{_chosen_by(case, unit)}"
+            f"{_worse_than_counting(case)}{_chosen_by(case, unit)}{_fewer_than_counting(case)}"
         )
     none = "no loss is known" if loss is None or not len(loss.steps) else "no loss was finite"
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else none) + "."
@@ -103,7 +104,18 @@ def _selected(case: Case, metric: str) -> Series | None:
 def beaten_by(case: Case) -> str:
     """What a run that is over does not come below, "" where it does or that is not known."""
     over = case.history.ended is not None or case.history.last_step >= case.planned_steps
+    if over and _fewer_than_counting(case):
+        return counting(case)
     return "counting pairs of tokens" if over and _worse_than_counting(case) else ""
+
+
+def _fewer_than_counting(case: Case) -> str:
+    """The same of a classifier that tells far fewer classes than counting, or the nearest rows, tell of those texts."""
+    series, reached = _selected(case, "validation/accuracy"), case.number("counting", "labels", "validation_accuracy")
+    right = series.finite()[1] if series is not None and case.fact("task") == "classification" else ()
+    if reached is None or not len(right) or float(max(right)) >= WELL_BELOW * reached:
+        return ""
+    return f"; {float(max(right)):.0%} of its answers are right at best, where {counting(case)} tells {reached:.0%}"
 
 
 def _worse_than_counting(case: Case) -> str:

@@ -33,6 +33,8 @@ TELLS_MUCH, GROWS_LITTLE = 0.5, 1.9
 SHARED: Final = 0.5
 """Of all errors of asking the nearest rows, as a part of the answers: wrong labels lie as thickly where it is sure, and
 what is hard has more of them elsewhere, though its rows near each other are sure of what they cannot tell."""
+WELL_BELOW: Final = 0.75
+"""Of what counting tells right: a model that tells less is held back, whatever its gap."""
 ONE_BY_ONE: Final = 0.8
 """Of tags, as how many independent ones they count: where these are fewer counting errs text by text, as where a tag
 hangs on what stands far from it, and wrong tags come one by one."""

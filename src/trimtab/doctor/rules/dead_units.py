@@ -8,10 +8,10 @@ Why it matters: a unit that gives nothing gets no gradient and does not come bac
 Evidence: the share of dead units by layer, when it rose, and how many values lie where the function is flat.
 Remedy: a lower rate or a warm-up (one large step throws biases below what inputs reach), but where no more die as the
     run goes on, no biases first; GELU, SiLU or a leaky ReLU; an initialization that keeps the scale.
-False alarms: the probe batch is small, so that a unit for what is rare looks dead. Large language models have layers
-    whose units are mostly silent, and are sound: one such layer is a remark, where the loss falls. A matrix behind a
-    gate that begins at zero gets no gradient at first: all windows to the end are asked for. Gradients that fade from
-    matrix to matrix vanish.
+False alarms: the probe batch is small, so that a unit for what is rare looks dead: of a module that sees a vector for
+    each of eight rows nearly all units must. Large language models have layers whose units are mostly silent, and are
+    sound: one such layer is a remark, where the loss falls. A matrix behind a gate that begins at zero gets no gradient
+    at first: all windows to the end are asked for. Gradients that fade from matrix to matrix vanish.
 Source: Lu et al. 2019, arXiv 1903.06733 (dying ReLU); Voita et al. 2023, arXiv 2309.04827 (silent units of sound
     models); own thresholds.
 """
@@ -34,6 +34,8 @@ MANY: Final = 0.5
 LAYER: Final = 0.9
 """Of a layer's units."""
 MORE: Final = 0.2
+NEARLY_ALL, ENOUGH = 0.95, 128
+"""Of all units, where a batch shows so few positions that sparse units look dead; and positions that are enough."""
 FEWEST_WINDOWS: Final = 5
 """Of gradients, to the end of the run, and a fifth of all."""
 NOTHING: Final = 1e-4
@@ -137,7 +139,10 @@ def _examined(case: Case) -> Iterator[Finding]:
     begun = int(steps[0]) > 0.1 * case.planned_steps  # nothing is known of how it was
     if grew < MORE and not begun and mean < MANY:
         return
-    grave = mean >= MANY
+    few = _sees_few(case)
+    grave = mean >= (NEARLY_ALL if few else MANY)
+    if not grave and layer < LAYER:
+        return
     level = 0.5 * float(means_E[-1]) if grave else 0.5 * layer
     high = np.flatnonzero((means_E if grave else dead_EL[:, worst]) >= level)
     first = int(high[0])
@@ -165,6 +170,15 @@ def _examined(case: Case) -> Iterator[Finding]:
         ),
         remedies=tuple(_remedies(case, no_more_die=grew < MORE)),
     )
+
+
+def _sees_few(case: Case) -> bool:
+    """Whether a module of one's own may see a single vector of each row of the probe batch: of eight, sound units that
+    speak for one row in twenty are mostly silent."""
+    answers_rows = case.fact("task") in ("classification", "regression", "contrastive")
+    rows = case.setting("logging.examine.sequences") or min(case.number("sequences_per_step") or 8.0, 8.0)
+    is_own = bool(case.fact("given")) or case.setting("model.name") == "custom"
+    return is_own and answers_rows and float(rows) < ENOUGH
 
 
 def _remedies(case: Case, *, no_more_die: bool, from_the_first: bool = False) -> Iterator[Remedy]:

@@ -28,7 +28,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Withheld
-from trimtab.doctor.reading.contradicted import counting
+from trimtab.doctor.reading.contradicted import WELL_BELOW, counting
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.reading.medians import median
@@ -43,6 +43,8 @@ SMOOTHING: Final = 0.2
 STRONG: Final = (0.2, 0.3, 0.1)
 """Dropout, decay and smoothing of which two together are too much."""
 FAR: Final = (0.5, 2.0, 0.3)
+USUAL: Final = 0.1
+"""Decay that takes its own part of each weight."""
 FAST: Final = 0.01
 """Rate times decay, or an L2 penalty: what a step takes of each weight. So all is forgotten in a hundred steps."""
 OPEN: Final = 0.05
@@ -50,8 +52,6 @@ OPEN: Final = 0.05
 COSTS: Final = 0.08
 """Of the loss without dropout."""
 SHRUNK: Final = 0.7
-WELL_BELOW: Final = 0.75
-"""Of what counting tells right: a model that tells less is held back, whatever its gap."""
 SEEN: Final = (1.5, 3.0)
 """Epochs: before the first no gap is of learning by heart, from the second on a closed one asks for regularization."""
 FEWEST_STANDING, HIGH, STANDS = 8, 0.3, 0.98
@@ -75,7 +75,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if len(loss) < FEWEST:
         return
     taken = taken_in_a_step(case, decay or 0.0)
-    fast = taken > FAST
+    # A usual decay takes so much at a rate that is too high alone; with what adds it to the gradient none is usual.
+    fast = taken > FAST and ((decay or 0.0) > USUAL or case.setting("optimizer.name") in ("sgd", "adam"))
     forgets = taken >= FORGETS and ((decay or 0.0) > DECAY or case.setting("optimizer.name") == "sgd")
     if decay is not None and case.fact("optimizer") == "lion":
         decay *= OF_LION  # as its rate is that much lower than AdamW's, which the usual decay is of
