@@ -287,6 +287,19 @@ def test_bucketing_puts_similar_lengths_together_and_loses_nothing(tmp_path: Pat
     assert data.order.sequence_at(count + 5) == data.order.sequences_at(np.arange(2 * count))[count + 5]
 
 
+@pytest.mark.parametrize("padding", ["longest", "full"])
+def test_texts_of_one_width_are_not_sorted_by_their_lengths(tmp_path: Path, padding: str) -> None:
+    """What needs no padding stays shuffled: where a target goes with the length, batches were of one target each."""
+    rows = [{"text": f"{10 ** (index % 7)}", "value": float(index % 7)} for index in range(600)]
+    if padding == "full":  # else these have several widths
+        rows = [{"text": f"{10 ** (index % 7)}" * 3, "value": float(index % 7)} for index in range(600)]
+    data = prepared(tmp_path, {"name": "regression", "padding": padding}, rows)
+    places = np.arange(len(data.training) // 4 * 4)
+    found = data.training.batch(data.order.sequences_at(places)).targets.numpy().reshape(-1, 4)
+    # Of four drawn from all, in standard units; sorted by length it is near 1.
+    assert float(found.mean(1).std()) < 0.65
+
+
 @pytest.mark.parametrize("count", [300, 301, 302, 303])
 def test_bucketing_lasts_beyond_the_first_epoch(count: int) -> None:
     """Micro-batches count from the start of the run: an epoch need not begin with one."""
