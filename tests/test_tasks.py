@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from trimtab import ClassificationTrainer, Trainer, load_config
 from trimtab.cli.answers import predict
@@ -212,6 +213,31 @@ def test_a_classifier_in_ten_lines(rows: Path, tmp_path: Path) -> None:
     held_out = trainer._trainer.trained()[1].validation
     counts = torch.bincount(held_out.batch(torch.arange(len(held_out)).numpy()).targets)
     assert trainer.compute_accuracy() > float(counts.max() / counts.sum())
+
+
+class CountsLetters(nn.Module):
+    """Classes by which bytes a text has, wherever they stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Embedding(257, 2)
+
+    def forward(self, tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        scores_B2: Tensor = (self.scores(tokens_BT) * mask_BT[..., None]).sum(1)
+        return scores_B2
+
+
+def test_a_classifier_of_a_module_of_your_own(rows: Path, tmp_path: Path) -> None:
+    trainer = ClassificationTrainer(
+        rows,
+        settings={"data.tokenizer": {"name": "bytes"}, "data.sequence_length": 48, "training.steps": 2},
+        model=CountsLetters(),
+        run=tmp_path / "run",
+        progress=False,
+    )
+    trainer.fit()
+    assert isinstance(trainer.model.get_submodule("module"), CountsLetters)
+    assert set(trainer.predict(["# what is said of it", "x = call(y)"])) <= {"code", "comment"}
 
 
 def test_each_word_gets_its_class(rows: Path, tmp_path: Path) -> None:

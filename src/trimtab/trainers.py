@@ -30,7 +30,7 @@ class _TaskTrainer:
         settings: Mapping[str, Any],
         *,
         run: str | Path | None,
-        model: nn.Module | None = None,
+        model: nn.Module | None,
         make_optimizer: MakeOptimizer | None,
         monitors: Sequence[Monitor],
         controllers: Sequence[Controller],
@@ -203,7 +203,8 @@ class ClassificationTrainer(_TaskTrainer):
     `rows` is a folder with a folder of text files for each class; or a .jsonl, .csv or .parquet file, or a folder of
     them, each row with a text in field `text` and its class in field `label`; with `multi_label` any number of labels.
     `validation` is another such file or folder; without it a part of the rows is held out. `settings` are overrides
-    such as {"training.steps": 500}; `progress` shows the run on standard output.
+    such as {"training.steps": 500}; `model` any nn.Module from tokens_BT to a number for each class:
+    `trimtab.model.ForeignModel` says what it gets and gives; `progress` shows the run on standard output.
     """
 
     def __init__(
@@ -217,6 +218,7 @@ class ClassificationTrainer(_TaskTrainer):
         preset: str = "encoder-1m",
         settings: Mapping[str, Any] | None = None,
         run: str | Path | None = None,
+        model: nn.Module | None = None,
         make_optimizer: MakeOptimizer | None = None,
         monitors: Sequence[Monitor] = (),
         controllers: Sequence[Controller] = (),
@@ -236,6 +238,7 @@ class ClassificationTrainer(_TaskTrainer):
             preset,
             {**values, **(settings or {})},
             run=run,
+            model=model,
             make_optimizer=make_optimizer,
             monitors=monitors,
             controllers=controllers,

@@ -51,8 +51,7 @@ SWITCHED_OFF = [
     ),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=0"]),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
-    ("logging.examine.which=all", ["training.steps=90"]),
-    ("logging.examine.which=[gradients]", ["training.steps=90", "logging.examine.every=2000"]),
+    ("logging.examine.which=all", ["logging.examine.at_evaluations=false"]),
     ("logging.examine.sequences=4", ["logging.examine.at_evaluations=false"]),
     ("logging.capture.values=100", []),
     ("logging.capture.megabytes=100", []),
@@ -103,6 +102,16 @@ def test_what_is_written_out_loads_again_and_differs_in_nothing(name: str, tmp_p
     again = load_config(path, environment={})
     assert effective(again) == effective(config)
     assert "# norms: without effect: it says what weight decay acts on" in path.read_text()
+
+
+def test_a_run_s_own_configuration_is_run_again_for_fewer_steps_or_without_examinations(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(load_config(None, ["logging.examine.which=[gradients]"], environment={})))
+    short = load_config(path, ["training.steps=50"], environment={})
+    assert not short.logging.examine.is_due_within(50)
+    assert short.logging.examine.which == ("gradients",)
+    assert not idle_keys(short).keys() & {"logging.examine.which", "logging.examine.sequences"}
+    load_config(path, ["logging.examine.at_evaluations=false"], environment={})
 
 
 def test_the_table_names_keys_that_there_are() -> None:

@@ -287,6 +287,33 @@ def test_bucketing_puts_similar_lengths_together_and_loses_nothing(tmp_path: Pat
     assert data.order.sequence_at(count + 5) == data.order.sequences_at(np.arange(2 * count))[count + 5]
 
 
+@pytest.mark.parametrize("padding", ["longest", "full"])
+def test_texts_of_one_width_are_not_sorted_by_their_lengths(tmp_path: Path, padding: str) -> None:
+    """What needs no padding stays shuffled: where a target goes with the length, batches were of one target each."""
+    rows = [{"text": f"{10 ** (index % 7)}", "value": float(index % 7)} for index in range(600)]
+    if padding == "full":  # else these have several widths
+        rows = [{"text": f"{10 ** (index % 7)}" * 3, "value": float(index % 7)} for index in range(600)]
+    data = prepared(tmp_path, {"name": "regression", "padding": padding}, rows)
+    places = np.arange(len(data.training) // 4 * 4)
+    found = data.training.batch(data.order.sequences_at(places)).targets.numpy().reshape(-1, 4)
+    # Of four drawn from all, in standard units; sorted by length it is near 1.
+    assert float(found.mean(1).std()) < 0.65
+
+
+def test_eight_batches_are_as_mixed_as_shuffled_ones_by_default(tmp_path: Path) -> None:
+    """Where a target goes with the length: what is learned follows the last few batches, so all have to be in these."""
+    rows = [{"text": "x" * (1 + index * 37 % 100), "value": float(index * 37 % 100)} for index in range(4000)]
+
+    def spread(**task: Any) -> float:
+        data = prepared(tmp_path, {"name": "regression", **task}, rows, sequence_length=104)
+        places = np.arange(len(data.training) // 32 * 32)
+        targets = data.training.batch(data.order.sequences_at(places)).targets.numpy()
+        return float(targets.reshape(-1, 32).mean(1).std())
+
+    assert spread() == pytest.approx(spread(bucketing=1), rel=0.01)
+    assert spread(bucketing=64) > 1.4 * spread()
+
+
 @pytest.mark.parametrize("count", [300, 301, 302, 303])
 def test_bucketing_lasts_beyond_the_first_epoch(count: int) -> None:
     """Micro-batches count from the start of the run: an epoch need not begin with one."""

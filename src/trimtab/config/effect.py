@@ -196,11 +196,12 @@ IDLE: tuple[Idle, ...] = (
         "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
     ),
     Idle(
+        # Whatever the number of steps: a run's own configuration holds these, and is run again for fewer.
         ("logging.examine.which", "logging.examine.sequences"),
-        "logging.examine.every",
-        lambda config: not config.logging.examine.is_due_within(config.training.steps),
-        "no step of this run is examined: by logging.examine.every none is due, and so by logging.examine.apart",
-        "set logging.examine.every to at most training.steps",
+        "logging.examine.at_evaluations",
+        lambda config: config.logging.examine.every == 0 and not config.logging.examine.at_evaluations,
+        "nothing is examined, as logging.examine.every is 0 and logging.examine.at_evaluations false",
+        "set logging.examine.every above 0, or logging.examine.at_evaluations=true",
     ),
     Idle(
         ("logging.capture.layers", "logging.capture.values", "logging.capture.megabytes"),

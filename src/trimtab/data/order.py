@@ -76,7 +76,8 @@ class Order:
     ) -> None:
         """With `lengths` and `bucketing` above 1, sequences of similar length stand together: the shuffled order is
         cut into pieces of `bucketing` times `block` sequences, each piece sorted by length and cut into blocks, and
-        the blocks are shuffled. A block is meant to be a micro-batch. A `mixture` says what is in each epoch instead.
+        the blocks are shuffled. A block is meant to be a micro-batch, and `bucketing` small: within a piece training
+        sees lengths, and what goes with them, one after the other. A `mixture` says what is in each epoch instead.
         With a `window` the sequences never end: those of each window stand in an order of their own.
         """
         if num_sequences < 1:

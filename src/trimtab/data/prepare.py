@@ -144,7 +144,7 @@ def prepare_data(
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())
     parts = [facts["training"]["sha256"], facts["validation"]["sha256"], tokenizer.fingerprint, config.sequence_length]
-    targets, lengths = TargetFacts(), None
+    targets, widths = TargetFacts(), None
     training: Sequences
     validation: Sequences
     if is_text:
@@ -163,7 +163,7 @@ def prepare_data(
         _require_rows(texts[0], micro_batch_size)
         plain, validation = texts
         training = plain
-        lengths = texts[0].lengths
+        widths = texts[0].widths  # not lengths: these would sort what needs no padding, and a target may go with them
         facts["tokens_per_epoch"] = texts[0].num_tokens
         facts["cut_texts"] = texts[0].num_cut
         parts.append(facts["target_sha256"])
@@ -186,7 +186,7 @@ def prepare_data(
         len(training),
         seed=seed,
         shuffle=config.shuffle,
-        lengths=lengths,
+        lengths=widths,
         block=block or micro_batch_size,
         bucketing=task.bucketing if isinstance(task, RowTask) else 1,
         mixture=mixture,

@@ -86,6 +86,14 @@ class LabelledTexts:
         """Texts that were longer."""
 
     @property
+    def widths(self) -> NDArray[np.int64]:
+        """Positions of each row alone in a batch, [N]: texts of one width stand together without more padding."""
+        if self._full:
+            return np.full_like(self.lengths, self.sequence_length)
+        widths: NDArray[np.int64] = np.minimum(self.sequence_length, -(-self.lengths // _MULTIPLE) * _MULTIPLE)
+        return widths
+
+    @property
     def stream(self) -> tuple[Tokens, NDArray[np.int64]]:
         """The tokens of all texts, whole, and where each begins, and one more: the end."""
         return self._tokens.values, self._tokens.starts
