@@ -280,6 +280,11 @@ def test_evaluations_that_take_most_of_the_time_are_remarked_with_what_to_set() 
     assert finding.cause == "evaluations took 6m 30s, 78% of the time"
     configs = [dict(remedy.config) for remedy in finding.remedies]
     assert {"evaluation.gap_tokens"} in [set(config) for config in configs]
+    # They must be 31.9 times as cheap: 6 times by being rarer, so that five are left, and the rest by being shorter.
+    assert configs[0] == {"evaluation.every": 60, "evaluation.max_tokens": 5651}
+    assert finding.remedies[0].summary == "evaluate every 60 steps, and judge 5,651 tokens of the validation text"
+    (finding,) = diagnose(evaluated(390.0, 110.0, every=100)).findings
+    assert finding.remedies[0].config == {"evaluation.max_tokens": 4096}, "fewer than five are not made fewer"
     (finding,) = diagnose(evaluated(90.0, 91.8, every=2)).findings
     # 90 s beside 92: to be a tenth of the time, evaluations must be 8.8 times as rare.
     assert finding.remedies[0].config == {"evaluation.every": 18}
