@@ -111,7 +111,7 @@ class Report:
     command: str
     """What was typed, where that is known."""
     kept: str = ""
-    """The configuration that it keeps, as a command names it; "" where no command trains it, as a loop of another program."""
+    """The configuration that it keeps, as a command names it; "" where no command trains it: a loop, Python objects."""
     again: str = ""
     """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
