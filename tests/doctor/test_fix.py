@@ -290,10 +290,10 @@ def test_the_command_names_no_command_where_the_run_was_begun_from_objects(tmp_p
     result = CliRunner().invoke(app, ["doctor", str(path), "--fix", str(file)])
     how = f"in Python, with the same objects: Trainer(load_config({str(file)!r}), model=…).fit()"
     assert result.output.splitlines()[-1] == f"next: {how}"
-    head = " ".join(line.removeprefix("# ") for line in file.read_text().partition("\n\n")[0].splitlines())
-    assert file.read_text().startswith(SIGN)
-    assert how in head
-    assert "`trimtab train` of this file would build others" in head
+    text = file.read_text()
+    assert text.startswith(SIGN)
+    assert f"\n# {how}\n" in text, "in one line, so that it can be copied"
+    assert "`trimtab train` of this file would build others" in text
     assert load_config(file, environment={}).optimizer.learning_rate < load_written(run.config).optimizer.learning_rate
 
 

@@ -16,7 +16,7 @@ SIGN = "# Changed by trimtab doctor: "
 _WIDTH = 100
 _OF_OBJECTS = (
     "The run was begun from Python objects, which no setting names: `trimtab train` of this file would build others in "
-    "their place, and train something else. Train it "
+    "their place, and train something else. Train it"
 )
 
 
@@ -28,7 +28,7 @@ def fixed_file(fix: Fix, diagnosis: Diagnosis, target: Target, objects: str = ""
     """
     lines = [f"{SIGN}{printable(diagnosis.run)}"]
     if objects:
-        lines += [*_comment(f"{_OF_OBJECTS}{objects}"), "#"]
+        lines += [*_comment(_OF_OBJECTS), f"# {objects}", "#"]
     lines += _comment(diagnosis.summary)
     if advice := list(_advice(fix.advice)):
         lines += [
