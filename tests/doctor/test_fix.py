@@ -293,7 +293,7 @@ def test_the_command_names_no_command_where_the_run_was_begun_from_objects(tmp_p
     text = file.read_text()
     assert text.startswith(SIGN)
     assert f"\n# {how}\n" in text, "in one line, so that it can be copied"
-    assert "`trimtab train` of this file would build others" in text
+    assert "`trimtab train` of this file would" in text
     assert load_config(file, environment={}).optimizer.learning_rate < load_written(run.config).optimizer.learning_rate
 
 
