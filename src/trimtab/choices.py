@@ -181,8 +181,9 @@ def notes_on(config: Config, plan: Mapping[str, Any], data: PreparedData, parts:
 def _cut(data: PreparedData) -> list[str]:
     """Lines on texts that are read in part, where these are not few, and on what cannot be used."""
     part = data.facts.get("cut_texts", 0) / len(data.training)
-    longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut"
-    return ([longer] if part > 0.01 else []) + _unusable(data)
+    longest = data.facts.get("longest_text", 0)
+    longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut: the longest needs {longest:,}"
+    return ([f"{longer}, with the tokens that begin and end a text"] if part > 0.01 else []) + _unusable(data)
 
 
 def _unusable(data: PreparedData) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trimtab.choices import _cut
 from trimtab.config import CausalLanguageModeling, DataConfig, TaskConfig, TokenClassification
 from trimtab.data import LabelledTexts, PreparedData, Ragged, prepare_data
 from trimtab.data.order import Order
@@ -77,6 +78,14 @@ def test_a_batch_is_as_long_as_its_longest_text_and_padding_says_so(tmp_path: Pa
     short_ones = prepared(tmp_path, {"name": "classification"}, rows, sequence_length=20)
     cut = sum(len(text) + 1 > 20 for text in texts_of(short_ones, short_ones.training))
     assert short_ones.facts["cut_texts"] == cut > 0
+    assert short_ones.facts["longest_text"] == max(len(text) + 1 for text in texts_of(short_ones, short_ones.training))
+
+
+def test_how_long_a_sequence_must_be_to_cut_nothing_is_told(tmp_path: Path) -> None:
+    rows = [{"text": f"{index:064}", "label": index % 3} for index in range(60)]
+    (told,) = _cut(prepared(tmp_path, {"name": "classification"}, rows, sequence_length=64))
+    assert told.startswith("100% of the texts are longer than data.sequence_length and are cut: the longest needs 65")
+    assert _cut(prepared(tmp_path, {"name": "classification"}, rows, sequence_length=65)) == []
 
 
 def test_labels_numbers_and_second_texts(tmp_path: Path) -> None:

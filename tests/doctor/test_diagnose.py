@@ -144,6 +144,25 @@ def test_what_was_not_logged_is_withheld_and_says_what_to_log() -> None:
     assert diagnosis.verdict == "healthy"
 
 
+def test_of_a_run_of_our_own_the_setting_is_named_that_a_signal_waits_for() -> None:
+    def asked(**config: Any) -> tuple[str, ...]:
+        case = Case(case_of(falling(400)).history, {f"logging.{key}": value for key, value in config.items()})
+        return {item.code: item.needs for item in diagnose(case).withheld}["dead-units"]
+
+    signals = "layer/*/dead_fraction or layer/*/grad_norm"
+    assert asked(**{"examine.every": 0, "layers": False}) == (f"{signals} (logging.examine.every, logging.layers)",)
+    assert asked(**{"examine.every": 0, "layers": True}) == (f"{signals} (logging.examine.every)",)
+    assert asked(**{"examine.every": 50, "layers": True}) == (signals,)
+    assert asked() == (signals,)
+
+
+@pytest.mark.parametrize(("task", "is_asked"), [("regression", False), ("causal_lm", False), ("classification", True)])
+def test_overconfident_is_withheld_of_classes_alone(task: str, is_asked: bool) -> None:
+    case = case_of(falling(400), validation={step: 3.2 + 20 / step for step in range(40, 401, 40)})
+    diagnosis = diagnose(Case(case.history, case.config, {"task": task}))
+    assert ("overconfident" in {item.code for item in diagnosis.withheld}) == is_asked
+
+
 def test_nothing_logged_is_no_crash() -> None:
     diagnosis = diagnose(case_of(np.array([])))
     assert diagnosis.findings == ()
@@ -280,6 +299,11 @@ def test_evaluations_that_take_most_of_the_time_are_remarked_with_what_to_set() 
     assert finding.cause == "evaluations took 6m 30s, 78% of the time"
     configs = [dict(remedy.config) for remedy in finding.remedies]
     assert {"evaluation.gap_tokens"} in [set(config) for config in configs]
+    # They must be 31.9 times as cheap: 6 times by being rarer, so that five are left, and the rest by being shorter.
+    assert configs[0] == {"evaluation.every": 60, "evaluation.max_tokens": 5651}
+    assert finding.remedies[0].summary == "evaluate every 60 steps, and judge 5,651 tokens of the validation text"
+    (finding,) = diagnose(evaluated(390.0, 110.0, every=100)).findings
+    assert finding.remedies[0].config == {"evaluation.max_tokens": 4096}, "fewer than five are not made fewer"
     (finding,) = diagnose(evaluated(90.0, 91.8, every=2)).findings
     # 90 s beside 92: to be a tenth of the time, evaluations must be 8.8 times as rare.
     assert finding.remedies[0].config == {"evaluation.every": 18}

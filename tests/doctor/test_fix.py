@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -277,6 +278,23 @@ def test_the_command_writes_the_file_and_nothing_that_is_not_its_own(tmp_path: P
         ([str(path), "--full"], "goes with --prove"),
     ):
         assert why in str(runner.invoke(app, ["doctor", *arguments]).exception)
+
+
+def test_the_command_names_no_command_where_the_run_was_begun_from_objects(tmp_path: Path, folder: Path) -> None:
+    table = {param.values[0]["truth"]: param.values[0] for param in faulty()}  # type: ignore[attr-defined]
+    kept = table["learning-rate-too-high"]
+    path, file = tmp_path / "run", tmp_path / "fixed.yaml"
+    shutil.copytree(folder / str(kept["set"]) / kept["name"], path)
+    run = RunDirectory.open(path)
+    run.write_json(run.environment, {"source": "python"})
+    result = CliRunner().invoke(app, ["doctor", str(path), "--fix", str(file)])
+    how = f"in Python, with the same objects: Trainer(load_config({str(file)!r}), model=…).fit()"
+    assert result.output.splitlines()[-1] == f"next: {how}"
+    text = file.read_text()
+    assert text.startswith(SIGN)
+    assert f"\n# {how}\n" in text, "in one line, so that it can be copied"
+    assert "`trimtab train` of this file would" in text
+    assert load_config(file, environment={}).optimizer.learning_rate < load_written(run.config).optimizer.learning_rate
 
 
 def test_the_command_gives_advice_on_a_foreign_log(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_modes_gradients_and_future() -> None:
     assert judge_modes(2.0, 2.0, 2.2).verdict == "passed"
     assert judge_modes(2.0, 2.1, 2.2).code == "evaluated-in-training-mode"
     assert judge_modes(3.0, 3.0, 2.0).verdict == "failed"
+    assert judge_modes(3.0, 3.0, 2.0, 0.04).verdict == "failed"
+    assert judge_modes(3.0, 3.0, 2.0, 0.4).verdict == "passed"
     assert judge_gradients([], [], [], ["a"], 3).verdict == "passed"
     assert judge_gradients(["a"], [], [], [], 3).code == "frozen-parameters"
     assert "b and 2 more" in judge_gradients([], list("cdefbgh"), [], [], 9).text

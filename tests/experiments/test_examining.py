@@ -21,6 +21,7 @@ from trimtab.config import Config, load_config
 from trimtab.experiments import examine
 from trimtab.experiments.examining import _future, _gradients, _modes
 from trimtab.experiments.shuffling import shuffled
+from trimtab.model import Dropout
 from trimtab.objective import build_objective, build_task
 from trimtab.signals import IGNORED, Batch
 from trimtab.trainer import Trainer
@@ -91,6 +92,34 @@ def test_a_model_that_sees_what_comes_is_found() -> None:
 def test_a_model_that_is_random_in_eval_mode_is_found() -> None:
     assert _modes(config(), Averaging(), task(), a_batch()).verdict == "passed"
     assert _modes(config(), Averaging(random=True), task(), a_batch()).code == "evaluated-in-training-mode"
+
+
+class Scaled(nn.Module):
+    """Logits that are worse the more of them is left, as on a few samples they may be."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.sign = module, nn.Parameter(torch.tensor(-8.0))
+
+    def forward(self, tokens_BT: Tensor, **other: Tensor) -> Tensor:
+        right_BTV = nn.functional.one_hot(tokens_BT.roll(-1, 1), 20).float()
+        logits: Tensor = self.sign * right_BTV * self.module(torch.ones(*tokens_BT.shape, 1)).clamp(0.0, 1.0)
+        return logits
+
+
+@pytest.mark.parametrize("module", [nn.Dropout(0.5), Dropout(0.5)])
+def test_dropout_is_no_fault_of_eval_mode(module: nn.Module) -> None:
+    assert _modes(config(), Scaled(module), task(), a_batch()).verdict == "passed"
+
+
+def test_running_averages_that_lag_are_found() -> None:
+    class Lagging(nn.Module):
+        """Another scale in eval mode, as of running averages that lag."""
+
+        def forward(self, x_BT1: Tensor) -> Tensor:
+            return x_BT1 * (0.01 if self.training else 1.0)
+
+    assert "running averages" in _modes(config(), Scaled(Lagging()), task(), a_batch()).text
 
 
 def test_parameters_that_no_gradient_reaches_are_found() -> None:

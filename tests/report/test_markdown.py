@@ -70,7 +70,8 @@ def test_to_do_it_again_is_not_to_go_on_with_what_is_finished(tmp_path: Path, ty
     page = render_html(report).partition("How to do it again")[2]
     assert "--run" not in page
     write_json(run.environment, {**run.read_json(run.environment), "source": "python"})
-    assert gather(run, case, diagnose(case, "run")).again == ""
+    report = gather(run, case, diagnose(case, "run"))
+    assert report.again == report.kept == ""
 
 
 def test_a_report_is_whole(tmp_path: Path) -> None:

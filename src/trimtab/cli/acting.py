@@ -35,10 +35,11 @@ def fix_of(path: Path, case: Case, diagnosis: Diagnosis) -> Fix:
     )
 
 
-def write_fix(found: Fix, file: Path, case: Case, diagnosis: Diagnosis) -> Path | None:
+def write_fix(path: Path, found: Fix, file: Path, case: Case, diagnosis: Diagnosis) -> Path | None:
     """The file, where there is anything to write. Raises: UsageError rather than write over what is not of its kind."""
     from trimtab.report.fixed import SIGN, fixed_file
     from trimtab.runs.files import write_text
+    from trimtab.runs.program import anew_in_python
 
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError(f"--fix: a configuration is written to a file that ends in .yaml. Received: {str(file)!r}")
@@ -51,16 +52,20 @@ def write_fix(found: Fix, file: Path, case: Case, diagnosis: Diagnosis) -> Path 
     elsewhere = found.config is None and case.target != "trimtab"
     if found.config is None and not (elsewhere and (found.changes or found.advice)):
         return None
-    write_text(file, fixed_file(found, diagnosis, case.target))
+    objects = anew_in_python(str(file)) if _needs_objects(path) else ""
+    write_text(file, fixed_file(found, diagnosis, case.target, objects))
     return file
 
 
-def show_fix(found: Fix, file: Path | None, case: Case) -> None:
+def show_fix(path: Path, found: Fix, file: Path | None, case: Case) -> None:
     """What is changed, and how to train that."""
     from trimtab.report.fixed import render_fix
+    from trimtab.runs.program import anew_in_python
 
     typer.echo(render_fix(found, None if file is None else str(file)))
-    if file is not None and found.config is not None:
+    if file is not None and found.config is not None and _needs_objects(path):
+        typer.echo(f"next: {anew_in_python(str(file))}")
+    elif file is not None and found.config is not None:
         tell_next("train", str(file))
     elif file is not None and case.target != "trimtab":
         typer.echo(f"written to {shown(file)}" if found.changes else f"this advice is written to {shown(file)}")
@@ -154,8 +159,14 @@ def _our_run(path: Path) -> RunDirectory | None:
     return run if run.trainer == "trimtab" and run.config.exists() else None
 
 
+def _needs_objects(path: Path) -> bool:
+    """Whether it is a run of ours that the command line cannot build again."""
+    run = _our_run(path)
+    return run is not None and run.source == "python"
+
+
 def _require_config(run: RunDirectory, option: str) -> None:
-    if run.source == "python":
+    if _needs_objects(run.path):
         raise UsageError(
             f"{option}: {run.path} was begun from Python objects, which the command line cannot build",
             hint="--fix writes the changed configuration, to be trained with the same objects",

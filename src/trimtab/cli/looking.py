@@ -254,9 +254,9 @@ def doctor(
         if fix is not None or prove:
             found = fix_of(path, case, diagnosis)
             answers[-1]["fix"] = found.to_json()
-            file = None if fix is None else write_fix(found, fix, case, diagnosis)
+            file = None if fix is None else write_fix(path, found, fix, case, diagnosis)
             if not as_json:
-                show_fix(found, file, case)
+                show_fix(path, found, file, case)
             if prove:
                 answers[-1]["proof"] = prove_fix(path, found, diagnosis, full=full, seeds=seeds or 1, as_json=as_json)
     if as_json:

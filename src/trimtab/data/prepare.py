@@ -165,7 +165,7 @@ def prepare_data(
         training = plain
         widths = texts[0].widths  # not lengths: these would sort what needs no padding, and a target may go with them
         facts["tokens_per_epoch"] = texts[0].num_tokens
-        facts["cut_texts"] = texts[0].num_cut
+        facts |= {"cut_texts": texts[0].num_cut, "longest_text": texts[0].longest}
         parts.append(facts["target_sha256"])
         if isinstance(task, SequenceToSequence):
             parts.append(texts[0].second_length)
@@ -227,7 +227,7 @@ def _streamed(
     fingerprint = _sha256([base.fingerprint, streamed.head_hash])
     unknown = (
         *("training", "duplicates", "leakage", "vocabulary_coverage", "tokens_per_epoch", "sequences_per_epoch"),
-        *("balance", "order", "contradictions", "cut_texts"),
+        *("balance", "order", "contradictions", "cut_texts", "longest_text"),
     )
     facts = {name: value for name, value in base.facts.items() if name not in unknown}
     facts |= {
@@ -238,7 +238,7 @@ def _streamed(
     }
     training: Sequences = streamed
     if isinstance(streamed, StreamedTexts):
-        facts["cut_texts"] = streamed.num_cut
+        facts |= {"cut_texts": streamed.num_cut, "longest_text": streamed.longest}
     elif isinstance(task, MaskedLanguageModeling):
         training = hide_tokens(streamed, task.mask_rate, base.tokenizer, seed)
     return replace(base, training=training, order=order, facts=facts, fingerprint=fingerprint)

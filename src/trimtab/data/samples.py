@@ -84,6 +84,8 @@ class LabelledTexts:
         self.num_tokens = int(self.lengths.sum())
         self.num_cut = int((whole > sequence_length).sum())
         """Texts that were longer."""
+        self.longest = int(whole.max(initial=0))
+        """Tokens of the longest one before it was cut, the frame included."""
 
     @property
     def widths(self) -> NDArray[np.int64]:

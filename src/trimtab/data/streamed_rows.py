@@ -23,8 +23,8 @@ from trimtab.signals import Batch, TargetFacts
 class StreamedTexts:
     """Row i of a stream, which is there when it is asked for.
 
-    How many will come is not known: `len`, `lengths`, `num_tokens` and `num_cut` are of the first chunk, which is read
-    at once, and of which evaluations take their part of the training rows.
+    How many will come is not known: `len`, `lengths`, `num_tokens`, `num_cut` and `longest` are of the first chunk,
+    which is read at once, and of which evaluations take their part of the training rows.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class StreamedTexts:
         whole = coding.decode(first)[0] + tokenizer.frame.size
         self.lengths = np.minimum(whole, sequence_length)
         self.num_tokens, self.num_cut = int(self.lengths.sum()), int((whole > sequence_length).sum())
+        self.longest = int(whole.max(initial=0))
 
     def __len__(self) -> int:
         """Rows in the first chunk."""

@@ -349,6 +349,7 @@ CODES: dict[str, Code] = {
         "root",
         ("validation/loss", "validation/accuracy"),
         ("overfitting", "validation-regression"),
+        ("classification", "token_classification"),  # of tokens the most likely is right more often all the same
     ),
     "plateau": Code(
         "the training loss stands still early, and nothing else explains it", "symptom", ("train/loss",), whole=True

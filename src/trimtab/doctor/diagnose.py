@@ -23,6 +23,8 @@ SLACK_STEPS = 0.05
 """A cause may begin to show this part of the run after its consequence: detectors differ in how early they see."""
 AT_ONCE = ("corrupt-batch",)
 """What explains nothing that begins far from all of its places."""
+SWITCHED_ON_BY = {"layer/*/dead_fraction": "logging.examine.every", "layer/*/grad_norm": "logging.layers"}
+"""Signals of our own runs, by a setting without which they may not be there."""
 
 
 def diagnose(case: Case, run: str = "") -> Diagnosis:
@@ -38,7 +40,7 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
         findings = [told_in_epochs(finding) for finding in findings]
         guesses = tuple(told_in_epochs(guess) for guess in guesses)
     found = {code for finding in findings for code in (finding.code, *finding.consequences)}
-    kept = tuple(item for item in withheld if item.code not in found)
+    kept = tuple(_with_settings(case, item) for item in withheld if item.code not in found)
     summary = summarize(case, verdict, findings, kept)
     beaten = beaten_by(case)
     return Diagnosis(
@@ -74,6 +76,15 @@ def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
         yield from list(RULES[code](case))
     except Exception as error:  # one rule that fails must not silence the others
         yield Withheld(code, (f"a rule that works: it failed with {type(error).__name__}: {error}",))
+
+
+def _with_settings(case: Case, withheld: Withheld) -> Withheld:
+    """With the setting that each need of a run of our own waits for, where it is off."""
+    needs = []
+    for need in withheld.needs:
+        off = [name for signal, name in SWITCHED_ON_BY.items() if signal in need and case.setting(name) in (0, False)]
+        needs.append(f"{need} ({', '.join(off)})" if off else need)
+    return replace(withheld, needs=tuple(needs))
 
 
 def _no_louder_than_sure(finding: Finding) -> Finding:

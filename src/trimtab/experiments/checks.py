@@ -200,15 +200,15 @@ def in_agreement(checks: Sequence[Check]) -> list[Check]:
     return [changed if one is rate else one for one in checks]
 
 
-def judge_modes(first: float, second: float, training: float) -> Check:
-    """Whether eval mode is one: the same answers twice, and none worse than in training mode."""
-    observed = {"evaluation": first, "again": second, "training": training}
+def judge_modes(first: float, second: float, training: float, error: float = 0.0) -> Check:
+    """Whether eval mode is one: the same answers twice, and none worse than training mode's, whose mean has `error`."""
+    observed = {"evaluation": first, "again": second, "training": training, "training_error": error}
     if abs(first - second) > OTHERWISE * max(abs(first), 1.0):
         text = f"in eval mode the same samples give {first:.6g}, then {second:.6g}: something random is still active"
         return Check("modes", "failed", text, "evaluated-in-training-mode", observed)
     evaluated, trained = format.decimal(first), format.decimal(training)
-    at = f"the same samples give {evaluated} in eval mode, twice, and {trained} in training mode"
-    if first - training > WORSE_IN_EVALUATION * abs(training):
+    at = f"the same samples give {evaluated} in eval mode, twice, and {trained} in training mode without dropout"
+    if first - training > max(WORSE_IN_EVALUATION * abs(training), ERRORS * error):
         means = "eval mode is another model: running averages of BatchNorm that lag, or a module that forgets its mode"
         return Check("modes", "failed", f"{at}: {means}", "", observed)
     return Check("modes", "passed", at, "", observed)

@@ -32,7 +32,7 @@ from trimtab.experiments.checks import (
 from trimtab.experiments.learning_rate import find_learning_rate
 from trimtab.experiments.short_training import LEAST_STEPS, READ_EVERY, train
 from trimtab.experiments.shuffling import try_shuffled
-from trimtab.model import evaluating
+from trimtab.model import evaluating, set_dropout_factor
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.signals import IGNORED, Batch, ModelOutput, Task, seeded, set_randomness
 from trimtab.trainer import Trainer
@@ -171,12 +171,14 @@ def _modes(config: Config, model: nn.Module, task: Task, batch: Batch) -> Check:
             set_randomness(config.seed, draw, 0, "probe", device)
             found.append(float(_loss(model, task, batch)))
     training = copy.deepcopy(model).train()
+    set_dropout_factor(training, 0.0)  # on a few samples it may lower the loss by chance, and says nothing of eval mode
     drawn: list[float] = []
     with torch.no_grad():
         for draw in range(_DRAWS):
             set_randomness(config.seed, draw, 1, "probe", device)
             drawn.append(float(_loss(training, task, batch)))
-    return judge_modes(found[0], found[1], float(np.mean(drawn)))
+    error = float(np.std(drawn, ddof=1)) / math.sqrt(_DRAWS)
+    return judge_modes(found[0], found[1], float(np.mean(drawn)), error)
 
 
 def _gradients(config: Config, model: nn.Module, task: Task, batch: Batch) -> Check:

@@ -14,14 +14,21 @@ from trimtab.runs.printable import printable
 SIGN = "# Changed by trimtab doctor: "
 """How a file begins that may be written over."""
 _WIDTH = 100
+_OF_OBJECTS = (
+    "The run was begun from Python objects, which no setting names: `trimtab train` of this file would build others in "
+    "their place, and train something else. Train it"
+)
 
 
-def fixed_file(fix: Fix, diagnosis: Diagnosis, target: Target) -> str:
+def fixed_file(fix: Fix, diagnosis: Diagnosis, target: Target, objects: str = "") -> str:
     """YAML. Of a run of ours the whole configuration, which loads; of another trainer's its settings that change.
 
     Above each change stands which finding it answers, what was there, and why; at the top, what no setting does.
+    `objects` is how it is trained where the run was begun from Python objects, which no setting names.
     """
     lines = [f"{SIGN}{printable(diagnosis.run)}"]
+    if objects:
+        lines += [*_comment(_OF_OBJECTS), f"# {objects}", "#"]
     lines += _comment(diagnosis.summary)
     if advice := list(_advice(fix.advice)):
         lines += [

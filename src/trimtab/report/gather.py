@@ -111,7 +111,7 @@ class Report:
     command: str
     """What was typed, where that is known."""
     kept: str = ""
-    """The configuration that it keeps, as a command names it; "" where it keeps none, as a loop of another program."""
+    """The configuration that it keeps, as a command names it; "" where no command trains it: a loop, Python objects."""
     again: str = ""
     """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
@@ -179,8 +179,8 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         environment={key: value for key, value in environment.items() if key not in ("schema", "command")},
         path=_path(run, arguments) if run is not None else "",
         command=_command(arguments),
-        kept=f"{_path(run, arguments)}/config.yaml" if run is not None and run.trainer == "trimtab" else "",
-        again=_again(run, arguments, environment),
+        kept="" if run is None or not _is_of_commands(run) else f"{_path(run, arguments)}/config.yaml",
+        again=_again(run, arguments),
         damaged_lines=history.damaged_lines,
         machine=means_of_series(history.series),
         judged=_read(run, run.details) if run is not None else {},
@@ -238,9 +238,14 @@ def _path(run: RunDirectory, arguments: Sequence[str]) -> str:
     return f"runs/{run.name}"
 
 
-def _again(run: RunDirectory | None, arguments: Sequence[str], environment: Mapping[str, Any]) -> str:
+def _is_of_commands(run: RunDirectory) -> bool:
+    """Whether a command can train it again."""
+    return run.source == "config"
+
+
+def _again(run: RunDirectory | None, arguments: Sequence[str]) -> str:
     """The command without the directory, which is taken; or one with the run's own settings, where it was another."""
-    if run is None or environment.get("source") == "python" or run.trainer != "trimtab":
+    if run is None or not _is_of_commands(run):
         return ""
     if len(arguments) < 3 or arguments[1] != "train":
         return f"trimtab train {shlex.quote(_path(run, arguments) + '/config.yaml')}"

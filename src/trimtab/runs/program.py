@@ -40,6 +40,11 @@ def in_python(run: str) -> str:
     return f"in Python: Trainer(config, model=…, run={printable(run)!r}).fit()"
 
 
+def anew_in_python(config: str) -> str:
+    """How the configuration in a file is trained with the objects of a run that was begun from Python objects."""
+    return f"in Python, with the same objects: Trainer(load_config({printable(config)!r}), model=…).fit()"
+
+
 def _are_one(a: Path, b: Path) -> bool:
     try:
         return a.samefile(b)

@@ -7,8 +7,9 @@ Looks for: at least three tenths of a run's time spent in evaluations, the start
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
-Remedy: rarer evaluations (`evaluation.every`), or shorter ones: `evaluation.gap_tokens`, what is judged of the training
-    text for the generalization gap, and `evaluation.max_tokens`, of the validation text.
+Remedy: rarer evaluations (`evaluation.every`), and where five would not be left, shorter ones, too:
+    `evaluation.max_tokens`, what is judged of the validation text, or `evaluation.gap_tokens`, of the training text for
+    the generalization gap.
 False alarms: none that cost anything: it is a remark, but where most of the time goes there, and a warning in a log
     that tells of evaluations' seconds.
 Source: own.
@@ -42,6 +43,10 @@ FEWEST: Final = 4
 """Evaluations, of such a log, or that could be rarer."""
 SOUND: Final = 0.1
 """The part of the time that the remedies aim at."""
+LEFT: Final = 5
+"""Evaluations that a run should keep."""
+FEWEST_TOKENS: Final = 4096
+"""Of the validation text, that tell anything."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -110,7 +115,7 @@ def _finding(case: Case, spent: float, whole: float, severity: Severity) -> Find
 
 
 def _remedies(case: Case, times: float) -> Iterator[Remedy]:
-    """What makes them so many times as cheap: rarer, while five are left; shorter, the gap first where it is most."""
+    """What makes them so many times as cheap: rarer, while five are left, and shorter by what that leaves to do."""
     if case.target != "trimtab":
         yield Remedy("evaluate more seldom, or on less text")
         return
@@ -119,15 +124,21 @@ def _remedies(case: Case, times: float) -> Iterator[Remedy]:
     judged = min((float(size) for size in (most, validation) if isinstance(size, int | float)), default=None)
     if isinstance(gap, int) and judged is not None:
         gap = min(gap, int(judged))
-    shorter: list[tuple[str, str, int]] = []
+    words, settings, left = [], dict[str, int](), times
+    rarer = min(math.ceil(every * times), case.planned_steps // LEFT) if isinstance(every, int) else 0
+    if isinstance(every, int) and rarer > every:
+        words, settings = [f"evaluate every {rarer:,} steps"], {"evaluation.every": rarer}
+        left = every * times / rarer
+    if left > 1 and judged is not None and judged > FEWEST_TOKENS:
+        tokens = max(FEWEST_TOKENS, int(judged / left))
+        words.append(f"judge {tokens:,} tokens of the validation text")
+        settings["evaluation.max_tokens"] = tokens
+    if settings:
+        yield Remedy(", and ".join(words), "trimtab", settings)
     if isinstance(gap, int) and gap > 1024 and (judged is None or gap >= judged):
-        shorter.append(("measure the generalization gap on", "evaluation.gap_tokens", max(1024, int(gap / times))))
-    if isinstance(every, int) and math.ceil(every * times) <= case.planned_steps / 5:
-        rarer = math.ceil(every * times)
-        yield Remedy(f"evaluate every {rarer:,} steps", "trimtab", {"evaluation.every": rarer})
-    elif judged is not None and judged > 4096:
-        shorter.append(("judge of the validation text", "evaluation.max_tokens", max(4096, int(judged / times))))
-    for what, key, tokens in shorter:
-        yield Remedy(f"{what} {tokens:,} tokens", "trimtab", {key: tokens})
-    if not shorter:
+        tokens = max(1024, int(gap / times))
+        yield Remedy(
+            f"measure the generalization gap on {tokens:,} tokens", "trimtab", {"evaluation.gap_tokens": tokens}
+        )
+    elif not settings:
         yield Remedy("evaluate more seldom (evaluation.every), or on less text (evaluation.max_tokens)")
