@@ -220,3 +220,27 @@ def test_what_is_new_in_a_description() -> None:
     # There was no such section: that it is all defaults is a difference.
     assert drift({"config.decay_schedule": None}, {"config.decay_schedule.name": "constant"})
     assert drift({"config.seed": 0}, {}) != []
+
+
+@pytest.mark.parametrize(("bucketing", "refused"), [(8, True), (1, False)])
+def test_a_run_of_rows_in_another_order_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucketing: int, refused: bool
+) -> None:
+    """One that was begun where stretches were sorted by length, and not by padded width."""
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    rows = [{"text": "ab " * (1 + at % 9), "label": "xy"[at % 2]} for at in range(200)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = settings(tmp_path) | {
+        "data.source": {"name": "jsonl", "path": str(tmp_path / "rows.jsonl")},
+        "data.sequence_length": 32,
+        "task": {"name": "classification", "label": "label", "bucketing": bucketing},
+        "model": {"name": "encoder", "num_layers": 1, "hidden_size": 16, "num_heads": 1},
+    }
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, given, monitors=[Leaves()])
+    edited(tmp_path / "run/facts.json", lambda facts: facts["identity"].pop("data.bucketing", None))
+    if refused:
+        with pytest.raises(DriftError, match=r"data\.bucketing: was None, now 'padded widths'"):
+            fit(tmp_path, given)
+    else:
+        assert fit(tmp_path, given) == "finished"

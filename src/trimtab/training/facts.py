@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trimtab.config import Config, OptimizerConfig, effective
+from trimtab.config import Config, OptimizerConfig, RowTask, effective
 from trimtab.config.fit import leading_curves
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
@@ -38,11 +38,13 @@ def identity_of(
 
     `controllers` are given by name, a `teacher` by the hash of its weights.
     """
+    sorts = isinstance(config.task, RowTask) and config.task.bucketing > 1
     return {
         **{f"config.{name}": hidden(value, name) for name, value in effective(config).items()},
         **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         **({"evaluation.sets": fingerprint_of_sets(sets, config.task)} if (sets := config.evaluation.sets) else {}),
+        **({"data.bucketing": "padded widths"} if sorts else {}),
         **({"data.order": data.facts["curriculum"]["order_sha256"]} if "curriculum" in data.facts else {}),
         **({"data.synonyms": data.facts["synonyms"]["sha256"]} if "synonyms" in data.facts else {}),
         **({} if teacher is None else {"teacher": teacher}),
