@@ -19,18 +19,21 @@ def main(*, short: bool = False) -> Outcome:
         "model.num_layers": 1 if short else 2,
         "model.hidden_size": 64 if short else 128,
         "model.dropout.residual": 0.1,
-        "optimizer.learning_rate": 4e-3 if short else 1e-3,
-        "training.steps": 40 if short else 1000,
-        "evaluation.every": 40 if short else 100,
+        "optimizer.learning_rate": 2e-3 if short else 1e-3,
+        "training.steps": 80 if short else 1000,
+        "evaluation.every": 80 if short else 100,
         "evaluation.gap_tokens": 0 if short else 65_536,
     }
     if short:
         settings["data.tokenizer.vocabulary_size"] = 512
     packages = ("networkx.algorithms",) if short else ("sympy", "networkx", "mpmath")
-    sources = files(*packages)
-    sources = sources[::3] if short else sources
     return run(
-        "label-docstrings", settings, baseline="labels", rows_of=docstring_and_topics, sources=sources, quiet=short
+        "label-docstrings",
+        settings,
+        baseline="labels",
+        rows_of=docstring_and_topics,
+        sources=files(*packages),
+        quiet=short,
     )
 
 

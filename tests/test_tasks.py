@@ -196,7 +196,7 @@ def test_a_classifier_in_ten_lines(rows: Path, tmp_path: Path) -> None:
             "data.tokenizer": {"name": "bytes"},
             "data.sequence_length": 48,
             "optimizer.learning_rate": 1e-2,
-            "training.steps": 40,
+            "training.steps": 80,
             "training.micro_batch_size": 16,
             "evaluation.every": 20,
         },

@@ -18,7 +18,7 @@ from torch import nn
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ABOVE = {
     "sort_docstrings": ("accuracy", 0.1),
-    "label_docstrings": ("accuracy", 0.005),
+    "label_docstrings": ("accuracy", 0.03),
     "tag_code": ("accuracy", 0.25),
     "guess_length": ("r2", 0.02),
     "summarize_source": ("accuracy", 0.03),
