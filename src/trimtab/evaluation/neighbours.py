@@ -16,7 +16,7 @@ Tokens = NDArray[np.integer[Any]]
 
 NEAREST: Final = 15
 FEWEST_PLACES, MOST_PLACES = 4, 1024
-"""Rows of fewer have little to be near by; of longer ones the beginning is all that is counted."""
+"""Rows of fewer have little to be near by; longer ones are texts, and far from each other whatever they say."""
 AT_ONCE: Final = 500
 """Rows whose distances from all others are held in memory."""
 

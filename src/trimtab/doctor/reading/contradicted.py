@@ -9,6 +9,7 @@ from typing import Final
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.classes import num_classes
+from trimtab.doctor.reading.counted import BY_ROWS
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import error_of_share, judged_answers
 from trimtab.doctor.reading.medians import median
@@ -47,7 +48,7 @@ def independent(case: Case, of: str = "") -> float | None:
 
 
 def _by_rows(case: Case) -> bool:
-    return bool(case.fact("counting", "labels", "by") == "the nearest rows")
+    return bool(case.fact("counting", "labels", "by") == BY_ROWS)
 
 
 def counting(case: Case) -> str:

@@ -6,6 +6,8 @@ from typing import Final
 
 from trimtab.doctor.reading.evaluations import error_of_share
 
+BY_ROWS: Final = "the nearest rows"
+"""What `counting.labels` was told by, where rows of one length are near each other."""
 FEWEST_TAGS: Final = 1_000
 """Independent ones: of fewer, words that are rare tell nothing."""
 MUCH: Final = 0.2
@@ -45,4 +47,4 @@ def lucky(counting: object) -> float:
 
 
 def _by_rows(counting: dict[str, object]) -> bool:
-    return counting.get("by") == "the nearest rows"
+    return counting.get("by") == BY_ROWS
